@@ -1,0 +1,1 @@
+"""Device families with their cards and calibrations: what a graph can run on."""

@@ -1,0 +1,1 @@
+"""Runnable kernels: reference implementation, work formula, benchmark and measurements."""

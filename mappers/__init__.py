@@ -1,0 +1,1 @@
+"""Mapping policies: which kernels run where, and what moves between memories."""

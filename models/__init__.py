@@ -1,0 +1,1 @@
+"""The model zoo: torch modules and request-level programs of memory architectures."""
