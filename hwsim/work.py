@@ -1,0 +1,350 @@
+"""What an op must do, on any device: FLOPs by unit and bytes by operand. The one table of formulas.
+
+1 MAC is 2 FLOP. Matrix FLOPs run on matrix units (tensor cores, systolic arrays); vector FLOPs on the general
+lanes; special operations (exponentials, roots, divisions) on their own units. Attention counts the full square
+whether or not it is causal; `causal` stays an attribute for the devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import log2, prod
+from typing import TypeAlias
+
+from hwsim.dtypes import dtype
+from hwsim.errors import GraphError
+from hwsim.graph import Graph, Kind, Op, Role
+
+
+class Pattern(StrEnum):
+    """How an operand is walked through."""
+
+    STREAM = "stream"
+    STRIDED = "strided"
+    GATHER = "gather"
+    SCATTER = "scatter"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Bytes that one operand moves. ``granule`` is the length of a contiguous run in bytes (0: the whole)."""
+
+    tensor: str
+    role: Role
+    nbytes: float
+    write: bool = False
+    pattern: Pattern = Pattern.STREAM
+    granule: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """FLOPs by unit and the operand traffic of one op or of several fused ones. ``dtype`` is the operands' format."""
+
+    matmul_flops: float = 0.0
+    vector_flops: float = 0.0
+    special_ops: float = 0.0
+    accesses: tuple[Access, ...] = ()
+    dtype: str = "fp32"
+    unmodelled: bool = False
+
+    @property
+    def flops(self) -> float:
+        """All arithmetic, one per special operation."""
+        return self.matmul_flops + self.vector_flops + self.special_ops
+
+    @property
+    def read_bytes(self) -> float:
+        """Bytes of all operands read."""
+        return sum(access.nbytes for access in self.accesses if not access.write)
+
+    @property
+    def write_bytes(self) -> float:
+        """Bytes of all operands written."""
+        return sum(access.nbytes for access in self.accesses if access.write)
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes read and written."""
+        return sum(access.nbytes for access in self.accesses)
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity in FLOP/B (infinite where nothing is moved)."""
+        return self.flops / self.nbytes if self.nbytes else float("inf")
+
+    def bytes_of_role(self, role: Role) -> float:
+        """Bytes moved for operands of ``role``."""
+        return sum(access.nbytes for access in self.accesses if access.role is role)
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """FLOPs of an op by the unit that does them."""
+
+    matmul: float = 0.0
+    vector: float = 0.0
+    special: float = 0.0
+
+
+# (vector FLOPs, special operations) per element. A division counts as a special operation and a multiply;
+# erf-GELU is evaluated by a polynomial of about 10 FLOP and an exponential.
+ELEMENTWISE: dict[str, tuple[float, float]] = {
+    "add": (1, 0), "sub": (1, 0), "mul": (1, 0), "div": (1, 1), "neg": (1, 0), "abs": (1, 0), "square": (1, 0),
+    "maximum": (1, 0), "minimum": (1, 0), "clamp": (2, 0), "relu": (1, 0), "leaky_relu": (2, 0), "compare": (1, 0),
+    "where": (1, 0), "logical": (1, 0), "bitwise": (1, 0), "round": (1, 0), "sign": (1, 0), "cast": (0, 0),
+    "lerp": (3, 0), "fma": (2, 0), "exp": (1, 1), "log": (1, 1), "sqrt": (0, 1), "rsqrt": (0, 1),
+    "reciprocal": (0, 1), "pow": (1, 2), "sin": (1, 1), "cos": (1, 1), "tan": (2, 2), "tanh": (1, 1), "erf": (10, 1),
+    "trigonometric": (10, 1), "sigmoid": (2, 2), "silu": (3, 2), "gelu": (12, 1), "gelu_tanh": (6, 1), "elu": (3, 1),
+    "softplus": (2, 2), "mish": (4, 3), "hardtanh": (2, 0), "hardsigmoid": (3, 0), "hardswish": (4, 0),
+    "glu": (3, 2), "dropout": (2, 0), "remainder": (3, 1), "quantize": (3, 1), "dequantize": (2, 0),
+    "activation_backward": (8, 1), "rotary": (3, 0), "adamw": (12, 2), "sgd": (2, 0),
+    "lgamma": (30, 4), "special": (10, 2), "polynomial": (10, 0), "loss": (3, 2),
+}  # fmt: skip
+
+# (vector FLOPs, special operations) per element of the reduced input.
+REDUCTIONS: dict[str, tuple[float, float]] = {
+    "sum": (1, 0), "mean": (1, 0), "max": (1, 0), "min": (1, 0), "prod": (1, 0), "argmax": (1, 0), "var": (3, 0),
+    "norm": (2, 0), "logsumexp": (2, 1), "any": (1, 0), "max_pool": (1, 0), "avg_pool": (1, 0), "histogram": (1, 0),
+    "loss": (2, 1), "median": (2, 0), "distance": (3, 0),
+}  # fmt: skip
+
+# Vector FLOPs per element; each row adds one special operation (the root).
+NORMS: dict[str, float] = {"layernorm": 7.0, "rmsnorm": 4.0, "groupnorm": 7.0, "batchnorm": 4.0, "batchnorm_train": 7.0, "l2norm": 3.0}
+
+# Per token and head, in units of d_k·d_v, C·d_k and C·d_v: the recurrent form's coefficient, then those of the chunk
+# form of length C (full, unmasked tiles; the intra-chunk solve adds (2/3)·C² for the delta family).
+LINEAR_RULES = frozenset({"linear", "retention", "gla", "ssd", "simple_gla"})
+DELTA_RULES = frozenset({"delta_rule", "gated_delta_rule", "kda", "gdn2"})
+SCAN_RULES = frozenset({"mamba1"})
+
+Formula: TypeAlias = Callable[[Op, Graph], Arithmetic]
+_FORMULAS: dict[Kind, Formula] = {}
+
+
+def formula(*kinds: Kind) -> Callable[[Formula], Formula]:
+    """Register the FLOP formula of ``kinds``; a second one for the same kind is a defect."""
+
+    def register(function: Formula) -> Formula:
+        for kind in kinds:
+            if kind in _FORMULAS:
+                raise GraphError(f"a formula for {kind} ops exists already")
+            _FORMULAS[kind] = function
+        return function
+
+    return register
+
+
+@formula(Kind.MATMUL)
+def _matmul(op: Op, graph: Graph) -> Arithmetic:
+    return Arithmetic(matmul=2.0 * op.size("batch") * op.size("m") * op.size("n") * op.size("k"))
+
+
+@formula(Kind.CONV)
+def _conv(op: Op, graph: Graph) -> Arithmetic:
+    """Each position of the smaller-indexed side meets every kernel tap: 2·N·positions·O·(C/g)·taps."""
+    positions = op.sizes("in_size") if op.flag("transposed") else op.sizes("out_size")
+    per_position = op.size("out_channels") * op.size("in_channels") // op.size("groups") * prod(op.sizes("kernel"))
+    return Arithmetic(matmul=2.0 * op.size("batch") * prod(positions) * per_position)
+
+
+@formula(Kind.ATTENTION)
+def _attention(op: Op, graph: Graph) -> Arithmetic:
+    """Forward: Q·Kᵀ and P·V. Backward: the scores again, then dV, dP, dQ and dK. Softmax: 4 FLOP and one exp a score."""
+    scores = float(op.size("batch") * op.size("heads") * op.size("q_len") * op.size("kv_len"))
+    d, d_v = op.size("head_dim"), op.size("v_dim")
+    if op.flag("backward"):
+        return Arithmetic(matmul=2 * scores * (3 * d + 2 * d_v), vector=6 * scores, special=scores)
+    return Arithmetic(matmul=2 * scores * (d + d_v), vector=4 * scores, special=scores)
+
+
+@formula(Kind.RECURRENCE)
+def _recurrence(op: Op, graph: Graph) -> Arithmetic:
+    """Sections 2-3 of Gated DeltaNet-2 (arXiv 2605.22791) and GLA (arXiv 2312.06635) give both forms.
+
+    Backward: two products for each forward one, plus the forward states recomputed.
+    """
+    rule, chunk = op.text("rule"), op.size("chunk")
+    d_k, d_v = op.size("d_k"), op.size("d_v")
+    heads_tokens = float(op.size("batch") * op.size("tokens") * op.size("heads"))
+    factor = 3.0 if op.flag("backward") else 1.0
+    if rule in SCAN_RULES:
+        return Arithmetic(vector=factor * heads_tokens * 6 * d_k * d_v, special=factor * heads_tokens * d_k * d_v)
+    if rule not in LINEAR_RULES | DELTA_RULES:
+        raise GraphError(f"recurrence rule '{rule}' has no work formula; known: {', '.join(sorted(LINEAR_RULES | DELTA_RULES | SCAN_RULES))}")
+    delta = rule in DELTA_RULES
+    if chunk == 0:
+        return Arithmetic(vector=factor * heads_tokens * (7 if delta else 5) * d_k * d_v)
+    if delta:
+        products = 6 * chunk * d_k + 4 * chunk * d_v + 6 * d_k * d_v + 2 / 3 * chunk**2
+    else:
+        products = 2 * chunk * d_k + 2 * chunk * d_v + 4 * d_k * d_v
+    gates = 4 * (d_k + d_v)
+    return Arithmetic(matmul=factor * heads_tokens * products, vector=factor * heads_tokens * gates, special=factor * heads_tokens * d_k)
+
+
+@formula(Kind.ELEMENTWISE)
+def _elementwise(op: Op, graph: Graph) -> Arithmetic:
+    vector, special = _lookup(ELEMENTWISE, op)
+    return Arithmetic(vector=vector * op.size("numel"), special=special * op.size("numel"))
+
+
+@formula(Kind.REDUCE)
+def _reduce(op: Op, graph: Graph) -> Arithmetic:
+    vector, special = _lookup(REDUCTIONS, op)
+    numel = op.size("rows") * op.size("cols")
+    return Arithmetic(vector=vector * numel, special=special * numel)
+
+
+@formula(Kind.SOFTMAX)
+def _softmax(op: Op, graph: Graph) -> Arithmetic:
+    """Maximum, shift, exponential, sum, scale; backward: product, sum, difference, product."""
+    numel = op.size("rows") * op.size("cols")
+    if op.flag("backward"):
+        return Arithmetic(vector=4.0 * numel)
+    return Arithmetic(vector=4.0 * numel, special=float(numel + op.size("rows")))
+
+
+@formula(Kind.NORM)
+def _norm(op: Op, graph: Graph) -> Arithmetic:
+    per_element = NORMS.get(op.text("function"))
+    if per_element is None:
+        raise GraphError(f"norm '{op.text('function')}' has no work formula; known: {', '.join(sorted(NORMS))}")
+    factor = 2.0 if op.flag("backward") else 1.0
+    return Arithmetic(vector=factor * per_element * op.size("rows") * op.size("cols"), special=float(op.size("rows")))
+
+
+@formula(Kind.SCAN)
+def _scan(op: Op, graph: Graph) -> Arithmetic:
+    """A work-efficient parallel scan does two operations an element (up-sweep and down-sweep)."""
+    return Arithmetic(vector=2.0 * op.size("rows") * op.size("cols"))
+
+
+@formula(Kind.SORT)
+def _sort(op: Op, graph: Graph) -> Arithmetic:
+    """Comparisons of a merge sort: n·log2(n) a row."""
+    cols = op.size("cols")
+    return Arithmetic(vector=float(op.size("rows") * cols) * max(1.0, log2(max(cols, 1))))
+
+
+@formula(Kind.FFT)
+def _fft(op: Op, graph: Graph) -> Arithmetic:
+    """5·n·log2(n) real FLOP for a complex transform of length n."""
+    cols = op.size("cols")
+    return Arithmetic(vector=5.0 * op.size("rows") * cols * max(1.0, log2(max(cols, 1))))
+
+
+@formula(Kind.SCATTER)
+def _scatter(op: Op, graph: Graph) -> Arithmetic:
+    """One addition an element where values accumulate."""
+    accumulates = op.text("function") in ("add", "reduce")
+    return Arithmetic(vector=float(op.size("picks") * op.size("elements")) if accumulates else 0.0)
+
+
+@formula(Kind.RANDOM)
+def _random(op: Op, graph: Graph) -> Arithmetic:
+    """Philox 4x32-10 makes four words in ten rounds of about 8 operations: 20 an element."""
+    return Arithmetic(vector=20.0 * op.size("numel"))
+
+
+@formula(Kind.GATHER, Kind.COPY, Kind.WRITE, Kind.FILL, Kind.COLLECTIVE, Kind.VIEW, Kind.UNKNOWN)
+def _moves_only(op: Op, graph: Graph) -> Arithmetic:
+    return Arithmetic()
+
+
+def work_of(op: Op, graph: Graph) -> Work:
+    """The work of one execution of ``op``; the sizes of ``graph`` must be bound."""
+    if op.kind is Kind.VIEW:
+        return Work(dtype=compute_dtype(op, graph))
+    arithmetic = _FORMULAS[op.kind](op, graph)
+    return Work(
+        matmul_flops=arithmetic.matmul,
+        vector_flops=arithmetic.vector,
+        special_ops=arithmetic.special,
+        accesses=accesses_of(op, graph),
+        dtype=compute_dtype(op, graph),
+        unmodelled=op.kind is Kind.UNKNOWN,
+    )
+
+
+def compute_dtype(op: Op, graph: Graph) -> str:
+    """The format that the op calculates in: its ``compute`` attribute, else its widest floating operand's."""
+    stated = op.text("compute")
+    if stated:
+        return stated
+    formats = [dtype(graph.tensors[name].dtype) for name in (*op.inputs, *op.outputs)]
+    floats = [fmt for fmt in formats if fmt.kind != "int" and fmt.kind != "bool"]
+    candidates = floats or formats
+    return max(candidates, key=lambda fmt: fmt.bits).name if candidates else "fp32"
+
+
+def accesses_of(op: Op, graph: Graph) -> tuple[Access, ...]:
+    """Operand traffic: each distinct input read once, each output written once, with the exceptions of its kind."""
+    if op.kind is Kind.GATHER:
+        return tuple(_gather_accesses(op, graph))
+    if op.kind is Kind.SCATTER:
+        return tuple(_scatter_accesses(op, graph))
+    accesses = tuple(_plain_accesses(op, graph))
+    if op.kind is Kind.MATMUL and "experts" in op.attrs:
+        return tuple(_touched_experts(op, graph, access) for access in accesses)
+    if op.kind is Kind.COPY and op.flag("strided"):
+        return tuple(access if access.write else replace(access, pattern=Pattern.STRIDED) for access in accesses)
+    return accesses
+
+
+def _plain_accesses(op: Op, graph: Graph) -> Iterable[Access]:
+    inputs = op.inputs
+    if op.kind in (Kind.WRITE, Kind.FILL, Kind.RANDOM):
+        # The destination of a write stands among the outputs only: it is not read.
+        inputs = tuple(name for name in inputs if name not in op.outputs)
+    for name in dict.fromkeys(inputs):
+        tensor = graph.tensors[name]
+        yield Access(graph.storage(name), tensor.role, tensor.nbytes)
+    for name in dict.fromkeys(op.outputs):
+        tensor = graph.tensors[name]
+        yield Access(graph.storage(name), tensor.role, tensor.nbytes, write=True)
+
+
+def _gather_accesses(op: Op, graph: Graph) -> Iterable[Access]:
+    """The first input is the table: only the picked elements are read (at most the whole of it, when it is smaller)."""
+    table, *indices = op.inputs
+    picked = graph.tensors[table]
+    element = dtype(picked.dtype).bytes_for(1)
+    nbytes = op.size("picks") * op.size("elements") * element
+    yield Access(graph.storage(table), picked.role, nbytes, pattern=Pattern.GATHER, granule=op.size("elements") * element)
+    for name in dict.fromkeys(indices):
+        yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes)
+    for name in op.outputs:
+        yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes, write=True)
+
+
+def _scatter_accesses(op: Op, graph: Graph) -> Iterable[Access]:
+    """The output is touched at the picked elements only, and read there too where values accumulate."""
+    for name in dict.fromkeys(op.inputs):
+        if name not in op.outputs:
+            yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes)
+    target = graph.tensors[op.outputs[0]]
+    element = dtype(target.dtype).bytes_for(1)
+    nbytes = op.size("picks") * op.size("elements") * element
+    touched = Access(graph.storage(target.name), target.role, nbytes, True, Pattern.SCATTER, op.size("elements") * element)
+    if op.text("function") in ("add", "reduce"):
+        yield replace(touched, write=False)
+    yield touched
+
+
+def _touched_experts(op: Op, graph: Graph, access: Access) -> Access:
+    """With uniform routing, m rows reach E·(1-(1-1/E)^m) of E experts; only their weights are read."""
+    if access.tensor != graph.storage(op.inputs[1]):
+        return access
+    experts = op.size("experts")
+    touched = experts * (1 - (1 - 1 / experts) ** op.size("m"))
+    return replace(access, nbytes=access.nbytes * touched / experts)
+
+
+def _lookup(table: dict[str, tuple[float, float]], op: Op) -> tuple[float, float]:
+    function = op.text("function")
+    if function not in table:
+        raise GraphError(f"{op.kind} function '{function}' of '{op.source}' has no work formula")
+    return table[function]
