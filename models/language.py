@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 State = list[list[Tensor]]
-"""Everything that one sequence batch leaves behind in each layer: key/value caches, recurrent and convolution states."""
+"""What one batch leaves behind in each layer: key/value caches, recurrent and convolution states."""
+
+
+class Position(NamedTuple):
+    """Where the tokens of a call stand: after `past` cached ones, at rotary angles with (cos, sin) `rotation`."""
+
+    past: int = 0
+    rotation: tuple[Tensor, Tensor] | None = None
+
+
+class Rotary(Protocol):
+    """Gives (cos, sin) for `tokens` positions after `past`, once per forward for all layers."""
+
+    def __call__(self, tokens: int, past: int) -> tuple[Tensor, Tensor]: ...
 
 
 class Layer(Protocol):
-    """A residual block: `x` [B, T, d] in and out, its own `state` updated in place, `past` tokens already in it."""
+    """A residual block: `x` [B, T, d] in and out; its own `state` is updated in place."""
 
-    def __call__(self, x: Tensor, state: list[Tensor] | None, past: int) -> Tensor: ...
+    def __call__(self, x: Tensor, state: list[Tensor] | None, position: Position) -> Tensor: ...
 
     def make_state(self, batch: int, capacity: int) -> list[Tensor]: ...
 
@@ -24,8 +37,8 @@ class LanguageModel(nn.Module):
     """Embedding, residual layers, final norm and vocabulary head.
 
     logits = norm(layer_L(... layer_1(E[tokens]))) W_headᵀ, with W_head = E when `tied`.
-    Each of `layers` is a `Layer`; `norm` maps [B, T, width] to itself. A model whose layers pass more than the
-    residual stream to each other overrides `mix`.
+    Each of `layers` is a `Layer`; `norm` maps [B, T, width] to itself; set `rotary` where layers rotate.
+    A model whose layers pass more than the residual stream to each other overrides `mix`.
     """
 
     def __init__(self, vocab: int, width: int, layers: list[nn.Module], norm: nn.Module, tied: bool) -> None:
@@ -35,19 +48,21 @@ class LanguageModel(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.head = None if tied else nn.Linear(width, vocab, bias=False)
+        self.rotary: Rotary | None = None
 
     def forward(self, tokens: Tensor, state: State | None = None, past: int = 0) -> Tensor:
-        """Logits of `tokens` [B, T]: [B, T, V] without state; with it (updated in place), of the last token, [B, 1, V]."""
-        x = self.mix(self.embedding(tokens), state, past)
+        """Logits of `tokens` [B, T]: [B, T, V] without `state`; with it, of the last token, [B, 1, V]."""
+        rotation = None if self.rotary is None else self.rotary(tokens.shape[1], past)
+        x = self.mix(self.embedding(tokens), state, Position(past, rotation))
         if state is not None:
             x = x[:, -1:]
         head = self.embedding if self.head is None else self.head
         return F.linear(self.norm(x), cast(Tensor, head.weight))
 
-    def mix(self, x: Tensor, state: State | None, past: int) -> Tensor:
+    def mix(self, x: Tensor, state: State | None, position: Position) -> Tensor:
         """The residual stream [B, T, d] after all layers."""
         for index, layer in enumerate(self.layers):
-            x = layer(x, None if state is None else state[index], past)
+            x = layer(x, None if state is None else state[index], position)
         return x
 
     def make_state(self, batch: int, capacity: int) -> State:
@@ -55,8 +70,11 @@ class LanguageModel(nn.Module):
         return [cast(Layer, layer).make_state(batch, capacity) for layer in self.layers]
 
     def example_inputs(self, phase: str, batch: int, prompt: int) -> dict[str, Any]:
-        """Keyword arguments of `forward` for the `phase` 'forward', 'train', 'prefill' or 'decode' (one token after
-        `prompt` cached ones)."""
+        """Keyword arguments of `forward` in `phase`.
+
+        'forward' and 'train' take `prompt` tokens, 'prefill' too, into an empty state; 'decode' takes the token
+        after `prompt` cached ones.
+        """
         if phase in ("forward", "train"):
             return {"tokens": torch.zeros(batch, prompt, dtype=torch.int64)}
         if phase == "prefill":

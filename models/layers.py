@@ -1,0 +1,232 @@
+"""The blocks that several models of the zoo share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwsim.kernels.attention import causal_attention
+from hwsim.models.language import Layer, Position
+
+
+class Block(nn.Module):
+    """A pre-norm residual block: x + mixer(norm(x)), then x + mlp(norm(x)) where the block has an mlp."""
+
+    def __init__(
+        self,
+        mixer: nn.Module,
+        mixer_norm: nn.Module,
+        mlp: nn.Module | None = None,
+        mlp_norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.mixer_norm = mixer_norm
+        self.mixer = mixer
+        self.mlp_norm = mlp_norm
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, state: list[Tensor] | None, position: Position) -> Tensor:
+        """x [B, T, d] to [B, T, d]."""
+        x = x + self.mixer(self.mixer_norm(x), state, position)
+        if self.mlp is not None and self.mlp_norm is not None:
+            x = x + self.mlp(self.mlp_norm(x))
+        return x
+
+    def make_state(self, batch: int, capacity: int) -> list[Tensor]:
+        """The state of the mixer."""
+        return cast(Layer, self.mixer).make_state(batch, capacity)
+
+
+class SwiGLU(nn.Module):
+    """y = (SiLU(x W_gᵀ) ⊙ x W_uᵀ) W_dᵀ (Shazeer 2020, arXiv 2002.05202); `merged`: W_g, W_u in one matrix.
+
+    x [B, T, width], W_g and W_u [hidden, width], W_d [width, hidden].
+    """
+
+    def __init__(self, width: int, hidden: int, merged: bool = False) -> None:
+        super().__init__()
+        self.hidden = hidden
+        sizes = [2 * hidden] if merged else [hidden, hidden]
+        self.inputs = nn.ModuleList([nn.Linear(width, size, bias=False) for size in sizes])
+        self.output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., width] to [..., width]."""
+        gate, up = project(x, self.inputs, [self.hidden, self.hidden])
+        return cast(Tensor, self.output(F.silu(gate) * up))
+
+
+def project(x: Tensor, linears: nn.ModuleList, sizes: list[int]) -> list[Tensor]:
+    """The projections of `sizes` of x, from one merged linear or from one each."""
+    if len(linears) == 1:
+        return list(linears[0](x).split(sizes, dim=-1))
+    return [linear(x) for linear in linears]
+
+
+class RotaryEmbedding(nn.Module):
+    """Angles t·base^(-2i/D) of rotary positions (Su et al. 2021, arXiv 2104.09864) on the first D of a head.
+
+    Gives cos and sin, [T, D/2] each, in fp32, for positions past .. past+T-1.
+    """
+
+    def __init__(self, head_dim: int, base: float = 10000.0) -> None:
+        super().__init__()
+        frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        self.register_buffer("frequency", frequency, persistent=False)
+
+    def forward(self, tokens: int, past: int) -> tuple[Tensor, Tensor]:
+        """(cos, sin) for `tokens` positions after `past`."""
+        frequency = cast(Tensor, self.frequency)
+        steps = torch.arange(tokens, device=frequency.device) + past
+        angles = torch.outer(steps.float(), frequency.float())
+        return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs (x_i, x_{i+R/2}) of the first R channels of x [B, H, T, D] by their angle; cos is [T, R/2]."""
+    cos, sin = (part.to(x.dtype) for part in rotation)
+    half = cos.shape[-1]
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return torch.cat(turned if x.shape[-1] == 2 * half else [*turned, rest], dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionConfig:
+    """Shape of a grouped-query attention layer.
+
+    `window` 0 attends to everything; `merged` keeps q, k, v in one matrix; `rotary` turns q and k by the model's
+    rotation; `qk_norm_eps` RMS-normalises each head of q and k first.
+    """
+
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int = 0
+    bias: bool = False
+    output_bias: bool = False
+    merged: bool = False
+    rotary: bool = True
+    qk_norm_eps: float | None = None
+
+
+class Attention(nn.Module):
+    """Causal grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245) with a key/value cache.
+
+    State: keys and values, [B, kv_heads, capacity, head_dim] each; a window keeps a ring of
+    min(capacity, window) rows, where token t lies in row t mod window.
+    """
+
+    def __init__(self, config: AttentionConfig) -> None:
+        super().__init__()
+        self.config = config
+        query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.sizes = [query, key, key]
+        rows = [sum(self.sizes)] if config.merged else self.sizes
+        self.inputs = nn.ModuleList([nn.Linear(config.width, size, bias=config.bias) for size in rows])
+        self.output = nn.Linear(query, config.width, bias=config.output_bias)
+        eps = config.qk_norm_eps
+        self.query_norm = None if eps is None else nn.RMSNorm(config.head_dim, eps=eps)
+        self.key_norm = None if eps is None else nn.RMSNorm(config.head_dim, eps=eps)
+
+    def forward(self, x: Tensor, state: list[Tensor] | None, position: Position) -> Tensor:
+        """x [B, T, d] to [B, T, d]."""
+        q, k, v = self.heads(x, position)
+        if state is not None:
+            k, v = remember(state, k, v, position.past, self.config.window)
+        out = attend(q, k, v, self.config.window)
+        return cast(Tensor, self.output(out.transpose(1, 2).flatten(2)))
+
+    def heads(self, x: Tensor, position: Position) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, heads, T, head_dim] and k, v [B, kv_heads, T, head_dim], normalised and rotated."""
+        parts = project(x, self.inputs, self.sizes)
+        q, k, v = (part.view(*part.shape[:2], -1, self.config.head_dim).transpose(1, 2) for part in parts)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if self.config.rotary and position.rotation is not None:
+            q, k = rotate(q, position.rotation), rotate(k, position.rotation)
+        return q, k, v
+
+    def make_state(self, batch: int, capacity: int) -> list[Tensor]:
+        """Empty keys and values in the layer's dtype."""
+        config, dtype = self.config, self.output.weight.dtype
+        return make_cache(batch, config.kv_heads, capacity, config.head_dim, config.window, dtype)
+
+
+def make_cache(
+    batch: int, heads: int, capacity: int, head_dim: int, window: int, dtype: torch.dtype
+) -> list[Tensor]:
+    """Empty keys and values [B, heads, rows, head_dim]; rows = capacity, at most `window` if that is > 0."""
+    rows = smaller(capacity, window) if window > 0 else capacity
+    return [torch.zeros(batch, heads, rows, head_dim, dtype=dtype) for _ in range(2)]
+
+
+def smaller(a: int, b: int) -> int:
+    """min(a, b), which stays symbolic for symbolic sizes."""
+    return cast(int, torch.sym_min(a, b))  # type: ignore[no-untyped-call]
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Causal attention to what `remember` gave; in decode the ring holds the window only and needs no mask."""
+    return causal_attention(q, k, v, 0 if q.shape[2] == 1 else window)
+
+
+def remember(cache: list[Tensor], k: Tensor, v: Tensor, past: int, window: int) -> tuple[Tensor, Tensor]:
+    """Write k, v [B, H, T, D] after `past` tokens into `cache` in place; the keys and values to attend to."""
+    if window > 0:
+        return _remember_ring(cache, k, v, past, window)
+    end = past + k.shape[2]
+    for rows, new in zip(cache, (k, v), strict=True):
+        rows[:, :, past:end] = new
+    return cache[0][:, :, :end], cache[1][:, :, :end]
+
+
+def _remember_ring(
+    cache: list[Tensor], k: Tensor, v: Tensor, past: int, window: int
+) -> tuple[Tensor, Tensor]:
+    tokens = k.shape[2]
+    if tokens == 1:
+        slot = past % window
+        for rows, new in zip(cache, (k, v), strict=True):
+            rows[:, :, slot : slot + 1] = new
+        held = smaller(past + 1, window)
+        return cache[0][:, :, :held], cache[1][:, :, :held]
+    if past != 0:
+        raise ValueError(f"a prefill into a sliding window starts empty, got {past} past tokens")
+    kept = smaller(tokens, window)
+    slots = (torch.arange(kept, device=k.device) + (tokens - kept)) % window
+    for rows, new in zip(cache, (k, v), strict=True):
+        rows.index_copy_(2, slots, new[:, :, tokens - kept :])
+    return k, v
+
+
+class ShortConvolution(nn.Module):
+    """Causal depthwise convolution y_t = Σ_j w_j x_{t-c+1+j} (+ bias), then SiLU (Mamba, arXiv 2312.00752).
+
+    x [B, T, channels]; weight [channels, 1, c]; state: the last c-1 inputs, [B, channels, c-1].
+    """
+
+    def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
+        super().__init__()
+        self.channels, self.tail = channels, kernel - 1
+        self.weight = nn.Parameter(torch.empty(channels, 1, kernel).uniform_(-(kernel**-0.5), kernel**-0.5))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    def forward(self, x: Tensor, tail: Tensor | None) -> Tensor:
+        """x [B, T, channels] to [B, T, channels]; `tail` is replaced by the last inputs, in place."""
+        x = x.transpose(1, 2)
+        if tail is None:
+            x = F.pad(x, (self.tail, 0))
+        else:
+            x = torch.cat([tail, x], dim=-1)
+            tail.copy_(x[:, :, -self.tail :])
+        return F.silu(F.conv1d(x, self.weight, self.bias, groups=self.channels)).transpose(1, 2)
+
+    def make_state(self, batch: int) -> Tensor:
+        """An empty tail in the layer's dtype."""
+        return torch.zeros(batch, self.channels, self.tail, dtype=self.weight.dtype)
