@@ -1,7 +1,8 @@
 """What is there to choose from: plug-ins by entry point, and the data files that ship with the package.
 
 Our own device families, mappers and models are found through the same entry-point groups ("hwsim.devices",
-"hwsim.mappers", "hwsim.models") that a third party's package would use. Nothing is imported before it is asked for.
+"hwsim.mappers", "hwsim.models") that a third party's package would use. Nothing is imported before it is asked
+for.
 """
 
 from collections.abc import Iterator
@@ -18,9 +19,7 @@ def plugins(group: str) -> dict[str, EntryPoint]:
     for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
-            raise PluginError(
-                f"{group}: the name '{entry.name}' is taken twice, by {_origin(other)} and by {_origin(entry)}"
-            )
+            raise PluginError(f"{group}: two are called '{entry.name}': {_origin(other)}, {_origin(entry)}")
     return found
 
 
