@@ -47,23 +47,25 @@ class StretchedRotary(RotaryEmbedding):
         self.register_buffer("frequency", torch.lerp(frequency / stretch, frequency, share), persistent=False)
 
 
+def decoder_block(config: LlamaConfig, mlp: nn.Module) -> Block:
+    """One layer of a Llama around its `mlp`."""
+    attention = AttentionConfig(
+        config.width, config.heads, config.kv_heads, config.head_dim, merged=config.merged
+    )
+    norms = [nn.RMSNorm(config.width, config.eps) for _ in range(2)]
+    return Block(Attention(attention), norms[0], mlp, norms[1])
+
+
 class Llama(LanguageModel):
     """Pre-norm decoder of rotary grouped-query attention and SwiGLU, with RMSNorm."""
 
     def __init__(self, config: LlamaConfig) -> None:
-        layers = [self.block(config) for _ in range(config.layers)]
+        layers: list[nn.Module] = [
+            decoder_block(config, SwiGLU(config.width, config.hidden, config.merged))
+            for _ in range(config.layers)
+        ]
         super().__init__(
             config.vocab, config.width, layers, nn.RMSNorm(config.width, config.eps), config.tied
         )
         self.config = config
         self.rotary = StretchedRotary(config.head_dim, config.rope_base, config.rope_stretch)
-
-    @staticmethod
-    def block(config: LlamaConfig) -> nn.Module:
-        """One layer."""
-        attention = AttentionConfig(
-            config.width, config.heads, config.kv_heads, config.head_dim, merged=config.merged
-        )
-        norms = [nn.RMSNorm(config.width, config.eps) for _ in range(2)]
-        mlp = SwiGLU(config.width, config.hidden, config.merged)
-        return Block(Attention(attention), norms[0], mlp, norms[1])
