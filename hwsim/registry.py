@@ -1,8 +1,8 @@
 """What is there to choose from: plug-ins by entry point, and the data files that ship with the package.
 
 Our own device families, mappers and models are found through the same entry-point groups ("hwsim.devices",
-"hwsim.mappers", "hwsim.models") that a third party's package would use. Nothing is imported before it is asked
-for.
+"hwsim.mappers", "hwsim.models") that a third party's package would use. Nothing is imported before it is
+asked for.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Safe YAML files with places: every complaint about a file can say file, line and column.
 
-The loader reads YAML 1.2 core scalars (`1e9` is a number, `no` and `12:30:00` are texts), refuses duplicate
-keys, tags and cyclic aliases, and bounds the size, the depth and the expansion of aliases, so that a hostile
-file costs no more than a large one. `validate` turns the errors of a pydantic model into problems with places.
+The loader reads YAML 1.2 core scalars (`1e9` is a number, `no` and `12:30:00` are texts). It refuses
+duplicate keys, tags and cyclic aliases and bounds size, depth and the expansion of aliases, so that a hostile
+file costs no more than a large one. `validate` turns the errors of a pydantic model into placed problems.
 """
 
 import math
