@@ -49,9 +49,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = [str(part) for part in (self.file, self.line, self.column) if part is not None]
-        got = ", ".join(
-            f"{word} {text}" for word, text in (("got", self.got), ("expected", self.expected)) if text
-        )
+        got = ", ".join(f"{word} {text}" for word, text in (("got", self.got), ("expected", self.expected)) if text)
         hint = f"did you mean '{self.nearest}'?" if self.nearest else ""
         body = "; ".join(part for part in (self.message, got, hint) if part)
         head = [":".join(place)] if place else []
@@ -152,8 +150,7 @@ class DoesNotFitError(HwsimError):
         self.available_bytes = available_bytes
         self.where = where
         needed, available, short = (
-            format_quantity(size, "B")
-            for size in (needed_bytes, available_bytes, needed_bytes - available_bytes)
+            format_quantity(size, "B") for size in (needed_bytes, available_bytes, needed_bytes - available_bytes)
         )
         super().__init__(f"{what} does not fit in {where}: needs {needed}, has {available} ({short} short)")
 

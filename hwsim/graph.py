@@ -130,7 +130,9 @@ class Op:
         """The bound size attribute ``name``."""
         value = self.attrs.get(name)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise GraphError(f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {value!r} is no bound size")
+            raise GraphError(
+                f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {value!r} is no bound size"
+            )
         return value
 
     def flag(self, name: str) -> bool:
@@ -145,7 +147,9 @@ class Op:
         """The bound tuple attribute ``name``."""
         value = self.attrs.get(name)
         if not isinstance(value, tuple) or not all(isinstance(size, int) for size in value):
-            raise GraphError(f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {value!r} is no tuple of bound sizes")
+            raise GraphError(
+                f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {value!r} is no tuple of bound sizes"
+            )
         return tuple(int(size) for size in value if isinstance(size, int))
 
 

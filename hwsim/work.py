@@ -112,7 +112,14 @@ REDUCTIONS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 # Vector FLOPs per element; each row adds one special operation (the root).
-NORMS: dict[str, float] = {"layernorm": 7.0, "rmsnorm": 4.0, "groupnorm": 7.0, "batchnorm": 4.0, "batchnorm_train": 7.0, "l2norm": 3.0}
+NORMS: dict[str, float] = {
+    "layernorm": 7.0,
+    "rmsnorm": 4.0,
+    "groupnorm": 7.0,
+    "batchnorm": 4.0,
+    "batchnorm_train": 7.0,
+    "l2norm": 3.0,
+}
 
 # Per token and head, in units of d_k·d_v, C·d_k and C·d_v: the recurrent form's coefficient, then those of the chunk
 # form of length C (full, unmasked tiles; the intra-chunk solve adds (2/3)·C² for the delta family).
@@ -152,7 +159,7 @@ def _conv(op: Op, graph: Graph) -> Arithmetic:
 
 @formula(Kind.ATTENTION)
 def _attention(op: Op, graph: Graph) -> Arithmetic:
-    """Forward: Q·Kᵀ and P·V. Backward: the scores again, then dV, dP, dQ and dK. Softmax: 4 FLOP and one exp a score."""
+    """Forward: Q·Kᵀ and P·V. Backward: the scores again, dV, dP, dQ and dK. Softmax: 4 FLOP and one exp a score."""
     scores = float(op.size("batch") * op.size("heads") * op.size("q_len") * op.size("kv_len"))
     d, d_v = op.size("head_dim"), op.size("v_dim")
     if op.flag("backward"):
@@ -173,7 +180,8 @@ def _recurrence(op: Op, graph: Graph) -> Arithmetic:
     if rule in SCAN_RULES:
         return Arithmetic(vector=factor * heads_tokens * 6 * d_k * d_v, special=factor * heads_tokens * d_k * d_v)
     if rule not in LINEAR_RULES | DELTA_RULES:
-        raise GraphError(f"recurrence rule '{rule}' has no work formula; known: {', '.join(sorted(LINEAR_RULES | DELTA_RULES | SCAN_RULES))}")
+        known = ", ".join(sorted(LINEAR_RULES | DELTA_RULES | SCAN_RULES))
+        raise GraphError(f"recurrence rule '{rule}' has no work formula; known: {known}")
     delta = rule in DELTA_RULES
     if chunk == 0:
         return Arithmetic(vector=factor * heads_tokens * (7 if delta else 5) * d_k * d_v)
@@ -182,7 +190,11 @@ def _recurrence(op: Op, graph: Graph) -> Arithmetic:
     else:
         products = 2 * chunk * d_k + 2 * chunk * d_v + 4 * d_k * d_v
     gates = 4 * (d_k + d_v)
-    return Arithmetic(matmul=factor * heads_tokens * products, vector=factor * heads_tokens * gates, special=factor * heads_tokens * d_k)
+    return Arithmetic(
+        matmul=factor * heads_tokens * products,
+        vector=factor * heads_tokens * gates,
+        special=factor * heads_tokens * d_k,
+    )
 
 
 @formula(Kind.ELEMENTWISE)
@@ -313,7 +325,13 @@ def _gather_accesses(op: Op, graph: Graph) -> Iterable[Access]:
     picked = graph.tensors[table]
     element = dtype(picked.dtype).bytes_for(1)
     nbytes = op.size("picks") * op.size("elements") * element
-    yield Access(graph.storage(table), picked.role, nbytes, pattern=Pattern.GATHER, granule=op.size("elements") * element)
+    yield Access(
+        graph.storage(table),
+        picked.role,
+        nbytes,
+        pattern=Pattern.GATHER,
+        granule=op.size("elements") * element,
+    )
     for name in dict.fromkeys(indices):
         yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes)
     for name in op.outputs:
@@ -328,7 +346,9 @@ def _scatter_accesses(op: Op, graph: Graph) -> Iterable[Access]:
     target = graph.tensors[op.outputs[0]]
     element = dtype(target.dtype).bytes_for(1)
     nbytes = op.size("picks") * op.size("elements") * element
-    touched = Access(graph.storage(target.name), target.role, nbytes, True, Pattern.SCATTER, op.size("elements") * element)
+    touched = Access(
+        graph.storage(target.name), target.role, nbytes, True, Pattern.SCATTER, op.size("elements") * element
+    )
     if op.text("function") in ("add", "reduce"):
         yield replace(touched, write=False)
     yield touched

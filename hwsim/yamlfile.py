@@ -33,9 +33,7 @@ _CORE = {
     "null": re.compile(r"~|null|Null|NULL|"),
     "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
     "int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
-    "float": re.compile(
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-    ),
+    "float": re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 }
 _STARTS = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _ENDS = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
@@ -100,9 +98,7 @@ def _read(source: Path | Traversable) -> str:
     except FileNotFoundError:
         parent = source.parent if isinstance(source, Path) else None
         siblings = [path.name for path in parent.iterdir()] if parent and parent.is_dir() else []
-        raise InputError(
-            Problem("no such file", str(source), nearest=nearest_name(source.name, siblings))
-        ) from None
+        raise InputError(Problem("no such file", str(source), nearest=nearest_name(source.name, siblings))) from None
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror}", str(source))) from None
     except UnicodeDecodeError as error:
@@ -211,9 +207,7 @@ def _value(tag: str, text: str) -> Data:
     return number
 
 
-def validate(
-    model: type[Model], data: object, marks: Marks, file: str, error: type[InputError] = InputError
-) -> Model:
+def validate(model: type[Model], data: object, marks: Marks, file: str, error: type[InputError] = InputError) -> Model:
     """Build `model` from loaded data, or raise one `error` with all problems at their lines and columns."""
     try:
         return model.model_validate(data)
@@ -222,9 +216,7 @@ def validate(
     raise error(*problems)
 
 
-def _problems(
-    failure: ValidationError, model: type[BaseModel], data: object, marks: Marks, file: str
-) -> list[Problem]:
+def _problems(failure: ValidationError, model: type[BaseModel], data: object, marks: Marks, file: str) -> list[Problem]:
     """The problems of a failed validation in the order of the file, each place once."""
     schema = model.model_json_schema()
     located = [(_yaml_path(detail, data), detail) for detail in failure.errors(include_url=False)]

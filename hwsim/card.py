@@ -1,0 +1,381 @@
+"""Cards: a device's datasheet as YAML, every figure with its source, units parsed once into SI floats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from hwsim.errors import CardError, InputError, Problem, lookup, nearest_name
+from hwsim.units import parse
+from hwsim.yamlfile import Marks, load_yaml, validate
+
+MARKS = ("datasheet", "paper", "measured", "derived", "assumed")
+Mark: TypeAlias = Literal["datasheet", "paper", "measured", "derived", "assumed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of a card in SI units, with where it comes from."""
+
+    value: float
+    unit: str
+    mark: str
+    source: str
+    note: str = ""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _FigureFile(_Strict):
+    """`{value: 4.8 TB/s, mark: datasheet, source: h200-ds}`."""
+
+    value: str | float
+    mark: Mark
+    source: str
+    note: str = ""
+
+
+def _in(unit: str) -> AfterValidator:
+    """Turns a written figure into a `Figure` in ``unit``."""
+
+    def parse_figure(given: _FigureFile) -> Figure:
+        return Figure(parse(given.value, unit), unit, given.mark, given.source, given.note)
+
+    return AfterValidator(parse_figure)
+
+
+_Count: TypeAlias = Annotated[_FigureFile, _in("1")]
+_Bytes: TypeAlias = Annotated[_FigureFile, _in("B")]
+_Rate: TypeAlias = Annotated[_FigureFile, _in("B/s")]
+_Seconds: TypeAlias = Annotated[_FigureFile, _in("s")]
+_Flops: TypeAlias = Annotated[_FigureFile, _in("FLOP/s")]
+_Hertz: TypeAlias = Annotated[_FigureFile, _in("Hz")]
+_Watts: TypeAlias = Annotated[_FigureFile, _in("W")]
+_PerByte: TypeAlias = Annotated[_FigureFile, _in("J/B")]
+_PerFlop: TypeAlias = Annotated[_FigureFile, _in("J/FLOP")]
+
+
+class _SourceFile(_Strict):
+    title: str
+    url: str = ""
+    date: str | int = ""
+
+
+class _ComputeFile(_Strict):
+    units: _Count | None = None
+    clock: _Hertz | None = None
+    matmul: dict[str, _Flops] = Field(default_factory=dict)
+    vector: dict[str, _Flops] = Field(default_factory=dict)
+    special: _Flops | None = None
+
+
+class _MemoryFile(_Strict):
+    name: str
+    kind: Literal["cache", "scratchpad", "main", "storage"]
+    capacity: _Bytes
+    bandwidth: _Rate
+    write_bandwidth: _Rate | None = None
+    latency: _Seconds | None = None
+    granularity: _Bytes | None = None
+    read_energy: _PerByte | None = None
+    write_energy: _PerByte | None = None
+
+
+class _LinkFile(_Strict):
+    name: str
+    to: Literal["host", "peer", "switch"]
+    bandwidth: _Rate
+    latency: _Seconds | None = None
+    energy: _PerByte | None = None
+
+
+class _PowerFile(_Strict):
+    idle: _Watts
+    limit: _Watts | None = None
+
+
+class _EnergyFile(_Strict):
+    matmul: dict[str, _PerFlop] = Field(default_factory=dict)
+    vector: dict[str, _PerFlop] = Field(default_factory=dict)
+
+
+class CardFile(_Strict):
+    """The YAML form of a card; `hwsim schema card` prints its JSON Schema."""
+
+    card: str
+    title: str
+    family: str
+    first_form: bool = False
+    released: int | None = None
+    sources: dict[str, _SourceFile]
+    compute: _ComputeFile = _ComputeFile()
+    memories: list[_MemoryFile] = Field(min_length=1)
+    links: list[_LinkFile] = Field(default_factory=list)
+    power: _PowerFile
+    energy: _EnergyFile = _EnergyFile()
+    parameters: dict[str, _FigureFile] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A level of memory, nearest to the compute units first in its card. Bytes, B/s, seconds, J/B."""
+
+    name: str
+    kind: str
+    capacity: float
+    bandwidth: float
+    write_bandwidth: float
+    latency: float = 0.0
+    granularity: float = 1.0
+    read_energy: float | None = None
+    write_energy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection to the host, a peer or a switch; ``bandwidth`` is one direction."""
+
+    name: str
+    to: str
+    bandwidth: float
+    latency: float = 0.0
+    energy: float | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A device's figures in SI units. ``figures`` holds each one's provenance under its dotted path."""
+
+    name: str
+    title: str
+    family: str
+    memories: tuple[Memory, ...]
+    units: float
+    clock: float
+    matmul: Mapping[str, float]
+    vector: Mapping[str, float]
+    special: float
+    idle: float
+    limit: float
+    figures: Mapping[str, Figure]
+    links: tuple[Link, ...] = ()
+    matmul_energy: Mapping[str, float] = field(default_factory=dict)
+    vector_energy: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Figure] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    released: int | None = None
+    first_form: bool = False
+
+    def memory(self, name: str) -> Memory:
+        """The memory called ``name``."""
+        return lookup("memory", name, {memory.name: memory for memory in self.memories})
+
+    def link(self, to: str) -> Link | None:
+        """The first link that leads ``to`` the host, a peer or a switch."""
+        return next((link for link in self.links if link.to == to), None)
+
+    @property
+    def main(self) -> Memory:
+        """The memory that holds a model: the nearest of kind main, else storage, else scratchpad."""
+        for kind in ("main", "storage", "scratchpad"):
+            for memory in self.memories:
+                if memory.kind == kind:
+                    return memory
+        return self.memories[-1]
+
+    def parameter(self, name: str, default: float | None = None) -> float:
+        """The family's figure ``name`` in SI units; `CardError` where the card lacks it and there is no default."""
+        figure = self.parameters.get(name)
+        if figure is not None:
+            return figure.value
+        if default is None:
+            raise CardError(f"card '{self.name}' of family '{self.family}' lacks the figure parameters.{name}")
+        return default
+
+
+def read_card(
+    source: Path | Traversable | str,
+    units: Mapping[str, Mapping[str, str]],
+    changes: Mapping[str, object] | None = None,
+) -> Card:
+    """Read a card file (or its text); ``units`` maps each family to the SI units of its parameters.
+
+    ``changes`` are what-if figures by dotted path, such as ``{"memories.hbm.bandwidth": "6 TB/s"}``; they are marked
+    assumed. Raises `CardError` naming file, line and field of everything that is wrong.
+    """
+    where = "<text>" if isinstance(source, str) else str(source)
+    try:
+        data, marks = load_yaml(source)
+    except InputError as error:
+        raise CardError(*error.problems) from None
+    if not isinstance(data, dict):
+        raise CardError(Problem("a card is a mapping", where))
+    place = _Places(where, marks)
+    file = validate(CardFile, _changed(data, changes or {}), marks, where, CardError)
+    parameters = _parameters(file, units, place)
+    _check_figures(file, place)
+    return _card(file, parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Makes problems that know where in the card's file they stand."""
+
+    file: str
+    marks: Marks
+
+    def problem(self, path: tuple[str | int, ...], message: str) -> Problem:
+        line, column = self.marks.where(path)
+        return Problem(message, self.file, line, column, ".".join(map(str, path)))
+
+
+def _changed(data: dict[Any, Any], changes: Mapping[str, object]) -> dict[Any, Any]:
+    """A copy of the card's data with the figures at the given paths replaced; memories and links go by name."""
+    if not changes:
+        return data
+    data = deepcopy(data)
+    data["sources"] = {**data.get("sources", {}), "what-if": {"title": "changed by the user"}}
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place: Any = data
+        for part in parents:
+            place = _child(place, part, path)
+        if not isinstance(place, dict):
+            raise CardError(Problem("no such figure in the card", path=path))
+        old = place.get(last)
+        figure = isinstance(old, dict) or old is None
+        place[last] = {"value": value, "mark": "assumed", "source": "what-if"} if figure else value
+    return data
+
+
+def _child(place: Any, part: str, path: str) -> Any:
+    named = (
+        {str(item.get("name")): item for item in place if isinstance(item, dict)} if isinstance(place, list) else place
+    )
+    if not isinstance(named, dict) or part not in named:
+        known = list(named) if isinstance(named, dict) else []
+        raise CardError(
+            Problem(
+                f"no '{part}' in the card",
+                path=path,
+                nearest=nearest_name(part, known),
+                expected=", ".join(known),
+            )
+        )
+    return named[part]
+
+
+def _parameters(file: CardFile, units: Mapping[str, Mapping[str, str]], places: _Places) -> dict[str, Figure]:
+    if file.family not in units:
+        problem = places.problem(("family",), f"unknown device family '{file.family}'")
+        raise CardError(replace(problem, nearest=nearest_name(file.family, units), expected=", ".join(sorted(units))))
+    known = units[file.family]
+    parameters: dict[str, Figure] = {}
+    problems: list[Problem] = []
+    for name, given in file.parameters.items():
+        spot = places.problem(("parameters", name), f"family '{file.family}' has no such parameter")
+        if name not in known:
+            problems.append(replace(spot, nearest=nearest_name(name, known), expected=", ".join(known)))
+            continue
+        try:
+            value = parse(given.value, known[name])
+        except InputError as error:
+            problems += [replace(spot, message=p.message, got=p.got, expected=p.expected) for p in error.problems]
+            continue
+        parameters[name] = Figure(value, known[name], given.mark, given.source, given.note)
+    if problems:
+        raise CardError(*problems)
+    return parameters
+
+
+def _figures(value: object, path: str = "") -> Iterator[tuple[str, Figure]]:
+    """All figures below a validated part of a card, by dotted path."""
+    if isinstance(value, Figure):
+        yield path, value
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _figures(getattr(value, name), f"{path}.{name}" if path else name)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _figures(part, f"{path}.{name}")
+    elif isinstance(value, list):
+        for part in value:
+            yield from _figures(part, f"{path}.{part.name}")
+
+
+def _check_figures(file: CardFile, places: _Places) -> None:
+    """Every source is declared, and what must be above zero is."""
+    problems = []
+    for path, figure in _figures(file):
+        spot = places.problem(tuple(path.split(".")), "")
+        if figure.source not in file.sources:
+            message = f"source '{figure.source}' is not among the card's sources"
+            problems.append(replace(spot, message=message, nearest=nearest_name(figure.source, file.sources)))
+        if figure.value == 0 and path.endswith(("bandwidth", "capacity", "clock", "units")):
+            problems.append(replace(spot, message="must be above zero"))
+    if problems:
+        raise CardError(*problems)
+
+
+def _card(file: CardFile, parameters: Mapping[str, Figure]) -> Card:
+    compute = file.compute
+    figures = dict(_figures(file)) | {f"parameters.{name}": figure for name, figure in parameters.items()}
+    return Card(
+        name=file.card,
+        title=file.title,
+        family=file.family,
+        memories=tuple(_memory(memory) for memory in file.memories),
+        units=_value(compute.units, 1.0),
+        clock=_value(compute.clock, 0.0),
+        matmul=_values(compute.matmul),
+        vector=_values(compute.vector),
+        special=_value(compute.special, 0.0),
+        idle=_value(file.power.idle, 0.0),
+        limit=_value(file.power.limit, float("inf")),
+        figures=figures,
+        links=tuple(_link(link) for link in file.links),
+        matmul_energy=_values(file.energy.matmul),
+        vector_energy=_values(file.energy.vector),
+        parameters=parameters,
+        sources={key: source.title for key, source in file.sources.items()},
+        released=file.released,
+        first_form=file.first_form,
+    )
+
+
+def _memory(file: _MemoryFile) -> Memory:
+    return Memory(
+        name=file.name,
+        kind=file.kind,
+        capacity=_value(file.capacity, 0.0),
+        bandwidth=_value(file.bandwidth, 0.0),
+        write_bandwidth=_value(file.write_bandwidth, _value(file.bandwidth, 0.0)),
+        latency=_value(file.latency, 0.0),
+        granularity=_value(file.granularity, 1.0),
+        read_energy=_optional(file.read_energy),
+        write_energy=_optional(file.write_energy),
+    )
+
+
+def _link(file: _LinkFile) -> Link:
+    return Link(file.name, file.to, _value(file.bandwidth, 0.0), _value(file.latency, 0.0), _optional(file.energy))
+
+
+def _optional(figure: object) -> float | None:
+    return figure.value if isinstance(figure, Figure) else None
+
+
+def _value(figure: object, default: float) -> float:
+    return figure.value if isinstance(figure, Figure) else default
+
+
+def _values(figures: Mapping[str, object]) -> dict[str, float]:
+    return {name: figure.value for name, figure in figures.items() if isinstance(figure, Figure)}

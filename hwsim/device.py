@@ -1,0 +1,72 @@
+"""What a device is to the rest of hwsim, and how to get one from a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import ClassVar, Protocol, cast
+
+from hwsim.card import Card, read_card
+from hwsim.cost import Cost
+from hwsim.errors import UnknownNameError
+from hwsim.mapper import Kernel
+from hwsim.registry import data_files, load_plugin, plugins
+
+GROUP = "hwsim.devices"
+CARD_GROUP = "hwsim.cards"
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What a device can do. ``graph_launch``: recorded kernels replay without the host."""
+
+    graph_launch: bool = False
+
+
+class Device(Protocol):
+    """A family of devices made real by a card. ``parameters`` names the family's own figures and their SI units."""
+
+    parameters: ClassVar[Mapping[str, str]]
+    tags: ClassVar[Tags]
+    card: Card
+
+    def __init__(self, card: Card) -> None: ...
+
+    def estimate(self, kernel: Kernel) -> Cost:
+        """The cost of ``kernel`` run alone, from the figures of the card; never less than their roofline."""
+        ...
+
+    def host_seconds(self, kernel: Kernel) -> float:
+        """The host's time to issue ``kernel`` (0 where the device needs no host)."""
+        ...
+
+
+def load_device(name: str | Path, changes: Mapping[str, object] | None = None) -> Device:
+    """The device of a shipped card (by name), of a card file (by path), or of a card made on the spot (``cpu-local``).
+
+    ``changes`` are what-if figures by dotted path: ``{"memories.hbm.bandwidth": "6 TB/s"}``.
+    """
+    families = {family: cast("type[Device]", load_plugin(GROUP, family)) for family in plugins(GROUP)}
+    units = {family: device.parameters for family, device in families.items()}
+    card = read_card(_card_source(name), units, changes)
+    return families[card.family](card)
+
+
+def card_names() -> tuple[str, ...]:
+    """Names of the shipped cards and of those made on the spot."""
+    return tuple(sorted({*data_files("hwsim.devices", "cards"), *plugins(CARD_GROUP)}))
+
+
+def _card_source(name: str | Path) -> Path | Traversable | str:
+    """A card's file, or its text where a provider of the group ``hwsim.cards`` makes it."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        return path
+    shipped = data_files("hwsim.devices", "cards")
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if str(name) in plugins(CARD_GROUP):
+        return cast("Callable[[], str]", load_plugin(CARD_GROUP, str(name)))()
+    raise UnknownNameError("device", str(name), card_names())

@@ -1,0 +1,141 @@
+"""What a mapper makes of a graph: kernels in order, where every tensor lives, how much memory is in use.
+
+A mapper is the only place that knows both a graph and a device. It never computes time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from hwsim.graph import Attribute, Graph, Kind, Repeat, Role
+from hwsim.work import Pattern, Work
+
+if TYPE_CHECKING:
+    from hwsim.device import Device
+
+
+class Launch(StrEnum):
+    """How a kernel reaches the device: issued by the host one at a time, or replayed from a recorded graph."""
+
+    EAGER = "eager"
+    GRAPH = "graph"
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Bytes that a kernel moves from or to one memory in one pattern; ``granule`` as in `hwsim.work.Access`."""
+
+    memory: str
+    nbytes: float
+    write: bool = False
+    pattern: Pattern = Pattern.STREAM
+    granule: float = 0.0
+    role: Role = Role.ACTIVATION
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What a device launches: one op, or several fused ones with the ``kind`` and ``attrs`` of the main one."""
+
+    name: str
+    kind: Kind
+    attrs: Mapping[str, Attribute]
+    work: Work
+    flows: tuple[Flow, ...]
+    path: str = ""
+    launch: Launch = Launch.GRAPH
+
+    def size(self, name: str, default: int = 0) -> int:
+        """The size attribute ``name`` of the main op."""
+        value = self.attrs.get(name, default)
+        return value if isinstance(value, int) else default
+
+    @property
+    def read_bytes(self) -> float:
+        """Bytes read from all memories."""
+        return sum(flow.nbytes for flow in self.flows if not flow.write)
+
+    @property
+    def write_bytes(self) -> float:
+        """Bytes written to all memories."""
+        return sum(flow.nbytes for flow in self.flows if flow.write)
+
+    @property
+    def nbytes(self) -> float:
+        """Bytes read and written."""
+        return sum(flow.nbytes for flow in self.flows)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where tensors live: for each storage the shares of its bytes in the memories that hold it.
+
+    Storages that are not named live in ``default``.
+    """
+
+    default: str
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def of(self, storage: str) -> Mapping[str, float]:
+        """Memory name -> share of the bytes of ``storage``."""
+        return self.shares.get(storage, {self.default: 1.0})
+
+    def flows(self, work: Work) -> tuple[Flow, ...]:
+        """The traffic of ``work`` by memory, accesses alike in memory, role and pattern joined."""
+        joined: dict[tuple[str, bool, Pattern, float, Role], float] = {}
+        for access in work.accesses:
+            for memory, share in self.of(access.tensor).items():
+                key = (memory, access.write, access.pattern, access.granule, access.role)
+                joined[key] = joined.get(key, 0.0) + share * access.nbytes
+        return tuple(
+            Flow(memory, nbytes, write, pattern, granule, role)
+            for (memory, write, pattern, granule, role), nbytes in joined.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Kernels in launch order; ``repeats`` index kernels as those of a graph index ops.
+
+    ``peak`` is the most bytes in use at once per memory, ``footprint`` the resident bytes by role.
+    ``notes`` say what the user should know: spilled tensors, formats that the device lacks.
+    """
+
+    kernels: tuple[Kernel, ...]
+    repeats: tuple[Repeat, ...]
+    placement: Placement
+    peak: Mapping[str, float]
+    footprint: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How often each kernel runs."""
+        counts = [1] * len(self.kernels)
+        for repeat in self.repeats:
+            for index in range(repeat.start, repeat.stop):
+                counts[index] *= repeat.count
+        return tuple(counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user may ask of any mapper: ``spill`` lets what does not fit overflow into the next memory or host."""
+
+    spill: bool = False
+
+
+class Mapper(Protocol):
+    """Turns a bound graph into a schedule for a device."""
+
+    @property
+    def name(self) -> str:
+        """The name that users type."""
+        ...
+
+    def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
+        """Place the tensors of ``graph``, group its ops into kernels; raises `DoesNotFitError`."""
+        ...
