@@ -30,9 +30,7 @@ def sliding_window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Te
 
 
 @torch.library.custom_op("hwsim::attention", mutates_args=())
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, scale: float | None = None
-) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, scale: float | None = None) -> Tensor:
     """o = softmax(scale Q Kᵀ + mask) V; shapes as `causal_attention`, window 0 = unlimited."""
     mask = _mask(q, k, causal, window)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True).contiguous()

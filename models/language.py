@@ -13,7 +13,7 @@ State = list[list[Tensor]]
 
 
 class Position(NamedTuple):
-    """Where the tokens of a call stand: after `past` cached ones, at rotary angles with (cos, sin) `rotation`."""
+    """Where the tokens of a call stand: after `past` cached ones, at angles of (cos, sin) `rotation`."""
 
     past: int = 0
     rotation: tuple[Tensor, Tensor] | None = None
@@ -57,7 +57,7 @@ class LanguageModel(nn.Module):
         if state is not None:
             x = x[:, -1:]
         head = self.embedding if self.head is None else self.head
-        return F.linear(self.norm(x), cast(Tensor, head.weight))
+        return F.linear(self.norm(x), head.weight)
 
     def mix(self, x: Tensor, state: State | None, position: Position) -> Tensor:
         """The residual stream [B, T, d] after all layers."""
@@ -72,8 +72,8 @@ class LanguageModel(nn.Module):
     def example_inputs(self, phase: str, batch: int, prompt: int) -> dict[str, Any]:
         """Keyword arguments of `forward` in `phase`.
 
-        'forward' and 'train' take `prompt` tokens, 'prefill' too, into an empty state; 'decode' takes the token
-        after `prompt` cached ones.
+        'forward' and 'train' take `prompt` tokens, 'prefill' too, into an empty state; 'decode' takes the
+        token after `prompt` cached ones.
         """
         if phase in ("forward", "train"):
             return {"tokens": torch.zeros(batch, prompt, dtype=torch.int64)}

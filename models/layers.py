@@ -87,7 +87,7 @@ class RotaryEmbedding(nn.Module):
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (x_i, x_{i+R/2}) of the first R channels of x [B, H, T, D] by their angle; cos is [T, R/2]."""
+    """Turn the pairs (x_i, x_{i+R/2}) of the first R channels of x [B, H, T, D]; cos is [T, R/2]."""
     cos, sin = (part.to(x.dtype) for part in rotation)
     half = cos.shape[-1]
     first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -99,8 +99,8 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
 class AttentionConfig:
     """Shape of a grouped-query attention layer.
 
-    `window` 0 attends to everything; `merged` keeps q, k, v in one matrix; `rotary` turns q and k by the model's
-    rotation; `qk_norm_eps` RMS-normalises each head of q and k first.
+    `window` 0 attends to everything; `merged` keeps q, k, v in one matrix; `rotary` turns q and k by the
+    model's rotation; `qk_norm_eps` RMS-normalises each head of q and k first.
     """
 
     width: int
@@ -158,9 +158,7 @@ class Attention(nn.Module):
         return make_cache(batch, config.kv_heads, capacity, config.head_dim, config.window, dtype)
 
 
-def make_cache(
-    batch: int, heads: int, capacity: int, head_dim: int, window: int, dtype: torch.dtype
-) -> list[Tensor]:
+def make_cache(batch: int, heads: int, capacity: int, head_dim: int, window: int, dtype: torch.dtype) -> list[Tensor]:
     """Empty keys and values [B, heads, rows, head_dim]; rows = capacity, at most `window` if that is > 0."""
     rows = smaller(capacity, window) if window > 0 else capacity
     return [torch.zeros(batch, heads, rows, head_dim, dtype=dtype) for _ in range(2)]
@@ -172,7 +170,7 @@ def smaller(a: int, b: int) -> int:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """Causal attention to what `remember` gave; in decode the ring holds the window only and needs no mask."""
+    """Causal attention to what `remember` gave; a ring holds the window only: in decode it needs no mask."""
     return causal_attention(q, k, v, 0 if q.shape[2] == 1 else window)
 
 
@@ -186,9 +184,7 @@ def remember(cache: list[Tensor], k: Tensor, v: Tensor, past: int, window: int) 
     return cache[0][:, :, :end], cache[1][:, :, :end]
 
 
-def _remember_ring(
-    cache: list[Tensor], k: Tensor, v: Tensor, past: int, window: int
-) -> tuple[Tensor, Tensor]:
+def _remember_ring(cache: list[Tensor], k: Tensor, v: Tensor, past: int, window: int) -> tuple[Tensor, Tensor]:
     tokens = k.shape[2]
     if tokens == 1:
         slot = past % window
