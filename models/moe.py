@@ -24,7 +24,7 @@ class MoEConfig(LlamaConfig):
 
 @dataclass(frozen=True, slots=True)
 class MixtureConfig:
-    """Shape of a mixture; `gated` experts are SwiGLU, others ReLU; `normalised` shares of a token sum to 1."""
+    """Shape of a mixture; `gated` experts are SwiGLU, else ReLU; `normalised` shares of a token sum to 1."""
 
     width: int
     hidden: int
@@ -37,9 +37,9 @@ class MixtureConfig:
 class Mixture(nn.Module):
     """y_t = Σ_{e in top-k of p_t} p_te·expert_e(x_t), p = softmax(x W_rᵀ) in fp32; no token is dropped.
 
-    The rows of all tokens are sorted by expert, so that all sizes depend on the number of tokens only and each
-    matrix of the experts is one grouped matmul. x [B, T, width]; input weights [experts, hidden, width], gated
-    [experts, 2·hidden, width] with the gate first; output weights [experts, width, hidden].
+    The rows of all tokens are sorted by expert, so that all sizes depend on the number of tokens only and
+    each matrix of the experts is one grouped matmul. x [B, T, width]; input weights [experts, hidden, width],
+    gated [experts, 2·hidden, width] with the gate first; output weights [experts, width, hidden].
     """
 
     def __init__(self, config: MixtureConfig) -> None:
