@@ -1,7 +1,7 @@
 # make demo: a table and a report from the quick-start study.  make test: everything that must hold.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := out/quickstart
 
 .PHONY: demo test install clean

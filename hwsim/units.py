@@ -39,7 +39,7 @@ _QUANTITIES = {
         "989 TFLOP/s", {"FLOP/s": 1, "FLOPS": 1, "FLOPs/s": 1, "OP/s": 1, "OPS": 1, "MAC/s": 2}, _LARGE
     ),
     "Hz": _Quantity("1.98 GHz", {"Hz": 1}, _LARGE),
-    "1/s": _Quantity("1500 kIOPS", {"1/s": 1, "IOPS": 1}, _LARGE),
+    "1/s": _Quantity("1500 kIOPS", {"/s": 1, "IOPS": 1}, _LARGE),
     "W": _Quantity("700 W", {"W": 1}, _LARGE | _SMALL),
     "J": _Quantity("1.2 nJ", {"J": 1}, _LARGE | _SMALL),
     "J/B": _Quantity("3.9 pJ/bit", {"J/B": 1, "J/bit": 8}, _SMALL),
@@ -116,7 +116,7 @@ def format_quantity(value: float, unit: str) -> str:
     smallest = min(written, key=written.__getitem__) if rounded else ""
     fitting = [prefix for prefix, scale in written.items() if abs(rounded) >= scale]
     prefix = max(fitting, key=written.__getitem__, default=smallest)
-    return f"{rounded / written[prefix]:.4g} {prefix}{unit}"
+    return f"{rounded / written[prefix]:.4g} {prefix}{next(iter(_QUANTITIES[unit].units))}"
 
 
 def format_seconds(seconds: float) -> str:

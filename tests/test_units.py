@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hwsim.errors import UnitError
@@ -36,6 +36,7 @@ UNITS = ["B", "B/s", "s", "FLOP", "FLOP/s", "Hz", "1/s", "W", "J", "J/B", "J/FLO
         ("1 TMAC/s", "FLOP/s", 2e12),
         ("1.98 GHz", "Hz", 1.98e9),
         ("1500 kIOPS", "1/s", 1.5e6),
+        ("40/s", "1/s", 40),
         ("50 mW", "W", 0.05),
         ("4 pJ/bit", "J/B", 32e-12),
         ("1 pJ/MAC", "J/FLOP", 0.5e-12),
@@ -82,9 +83,7 @@ def test_parse_refuses(text: str, unit: str) -> None:
 
 
 def test_a_refusal_names_the_units_that_would_be_valid() -> None:
-    with pytest.raises(
-        UnitError, match=r"unknown unit 'TBs'.*'3.35 TB/s' \(units B/s, bit/s, prefixes k M G"
-    ):
+    with pytest.raises(UnitError, match=r"unknown unit 'TBs'.*'3.35 TB/s' \(units B/s, bit/s, prefixes k M G"):
         parse("3.35 TBs", "B/s")
 
 
@@ -117,6 +116,8 @@ def test_parse_count_refuses(text: str) -> None:
         (0.5, "B", "0.5 B"),
         (-2.5e-3, "s", "-2.5 ms"),
         (3.12e-11, "J/B", "31.2 pJ/B"),
+        (1.5e6, "1/s", "1.5 M/s"),
+        (1, "1/s", "1 /s"),
         (12345.678, "1", "1.235e+04"),
         (math.nan, "s", "nan s"),
         (math.inf, "s", "inf s"),
@@ -143,6 +144,7 @@ def test_format_seconds(seconds: float, text: str) -> None:
 
 
 @given(st.sampled_from(UNITS), st.floats(1e-21, 1e21))
+@example("1/s", 1.0)
 def test_what_is_formatted_parses_back_to_four_digits(unit: str, value: float) -> None:
     assert parse(format_quantity(value, unit), unit) == pytest.approx(value, rel=5.01e-4)
 
