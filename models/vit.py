@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return cast(Tensor, self.proj(y.transpose(1, 2).flatten(2)))
 
 
 class Mlp(nn.Module):
@@ -50,7 +51,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        return cast(Tensor, self.fc2(F.gelu(self.fc1(x))))
 
 
 class Block(nn.Module):
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+        return cast(Tensor, x + self.mlp(self.norm2(x)))
 
 
 class PatchEmbedding(nn.Module):
@@ -76,7 +77,7 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, width, patch, stride=patch)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        return cast(Tensor, self.proj(images).flatten(2).transpose(1, 2))
 
 
 class ViT(VisionModel):
@@ -102,4 +103,4 @@ class ViT(VisionModel):
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x[:, 0]))  # type: ignore[no-any-return]
+        return cast(Tensor, self.head(self.norm(x[:, 0])))

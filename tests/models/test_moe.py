@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import torch
 from transformers import MixtralConfig as ReferenceConfig
 from transformers import MixtralForCausalLM
 
+from hwsim.models.language import LanguageModel
 from hwsim.models.moe import Mixture, MixtureConfig, MoE, MoEConfig
 
 SMALL = MoEConfig(
@@ -19,7 +22,7 @@ SMALL = MoEConfig(
 )
 
 
-def test_logits_equal_transformers() -> None:
+def test_logits_equal_transformers(our_name: Callable[[str], str]) -> None:
     reference = MixtralForCausalLM(
         ReferenceConfig(
             num_hidden_layers=2,
@@ -35,41 +38,13 @@ def test_logits_equal_transformers() -> None:
         )
     )
     model = MoE(SMALL)
-    model.load_state_dict({renamed(name): value for name, value in reference.state_dict().items()})
+    model.load_state_dict({our_name(name): value for name, value in reference.state_dict().items()})
     tokens = torch.randint(61, (2, 9))
     torch.testing.assert_close(model(tokens), reference(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
-def renamed(name: str) -> str:
-    """Our name of a parameter of transformers' Mixtral."""
-    names = {
-        "model.embed_tokens": "embedding",
-        "model.": "",
-        "lm_head": "head",
-        "self_attn.q_proj": "mixer.inputs.0",
-        "self_attn.k_proj": "mixer.inputs.1",
-        "self_attn.v_proj": "mixer.inputs.2",
-        "self_attn.o_proj": "mixer.output",
-        "mlp.gate.": "mlp.router.",
-        "mlp.experts.gate_up_proj": "mlp.inputs",
-        "mlp.experts.down_proj": "mlp.output",
-        "input_layernorm": "mixer_norm",
-        "post_attention_layernorm": "mlp_norm",
-    }
-    for old, new in names.items():
-        name = name.replace(old, new)
-    return name
-
-
-@torch.no_grad()
-def test_decode_continues_prefill() -> None:
-    model = MoE(SMALL)
-    tokens = torch.randint(61, (2, 12))
-    full = model(tokens)
-    state = model.make_state(batch=2, capacity=12)
-    torch.testing.assert_close(model(tokens[:, :7], state, 0), full[:, 6:7])
-    for past in range(7, 12):
-        torch.testing.assert_close(model(tokens[:, past : past + 1], state, past), full[:, past : past + 1])
+def test_decode_continues_prefill(assert_decode_continues_prefill: Callable[[LanguageModel], None]) -> None:
+    assert_decode_continues_prefill(MoE(SMALL))
 
 
 def test_every_expert_and_the_router_learn() -> None:

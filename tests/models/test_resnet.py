@@ -34,9 +34,7 @@ def renamed(name: str) -> str:
     name = name.replace("resnet.embedder.embedder.normalization", "bn1")
     name = name.replace("classifier.1", "fc")
     name = re.sub(r"resnet\.encoder\.stages\.(\d+)\.layers", lambda m: f"layer{int(m[1]) + 1}", name)
-    name = name.replace("shortcut.convolution", "downsample.0").replace(
-        "shortcut.normalization", "downsample.1"
-    )
+    name = name.replace("shortcut.convolution", "downsample.0").replace("shortcut.normalization", "downsample.1")
     name = re.sub(r"layer\.(\d+)\.convolution", lambda m: f"conv{int(m[1]) + 1}", name)
     return re.sub(r"layer\.(\d+)\.normalization", lambda m: f"bn{int(m[1]) + 1}", name)
 

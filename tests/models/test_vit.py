@@ -44,9 +44,7 @@ def merged(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if "k_proj" in name or "v_proj" in name:
             continue
         if "q_proj" in name:
-            value = torch.cat(
-                [state[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")]
-            )
+            value = torch.cat([state[name.replace("q_proj", part)] for part in ("q_proj", "k_proj", "v_proj")])
             name = name.replace("attention.q_proj", "attn.qkv")
         for old, new in names.items():
             name = name.replace(old, new)
