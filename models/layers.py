@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwsim.kernels.attention import causal_attention
+from hwsim.kernels.recurrence import recurrence
 from hwsim.models.language import Layer, Position
 
 
@@ -31,7 +33,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, state: list[Tensor] | None, position: Position) -> Tensor:
         """x [B, T, d] to [B, T, d]."""
-        x = x + self.mixer(self.mixer_norm(x), state, position)
+        return self.feed_forward(x + self.mixer(self.mixer_norm(x), state, position))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block, on x [B, T, d]."""
         if self.mlp is not None and self.mlp_norm is not None:
             x = x + self.mlp(self.mlp_norm(x))
         return x
@@ -154,14 +159,14 @@ class Attention(nn.Module):
 
     def make_state(self, batch: int, capacity: int) -> list[Tensor]:
         """Empty keys and values in the layer's dtype."""
-        config, dtype = self.config, self.output.weight.dtype
-        return make_cache(batch, config.kv_heads, capacity, config.head_dim, config.window, dtype)
+        config = self.config
+        shape = (batch, config.kv_heads, cache_rows(capacity, config.window), config.head_dim)
+        return [torch.zeros(shape, dtype=self.output.weight.dtype) for _ in range(2)]
 
 
-def make_cache(batch: int, heads: int, capacity: int, head_dim: int, window: int, dtype: torch.dtype) -> list[Tensor]:
-    """Empty keys and values [B, heads, rows, head_dim]; rows = capacity, at most `window` if that is > 0."""
-    rows = smaller(capacity, window) if window > 0 else capacity
-    return [torch.zeros(batch, heads, rows, head_dim, dtype=dtype) for _ in range(2)]
+def cache_rows(capacity: int, window: int) -> int:
+    """How many tokens a cache holds: `capacity`, at most `window` if that is > 0."""
+    return smaller(capacity, window) if window > 0 else capacity
 
 
 def smaller(a: int, b: int) -> int:
@@ -204,25 +209,74 @@ def _remember_ring(cache: list[Tensor], k: Tensor, v: Tensor, past: int, window:
 class ShortConvolution(nn.Module):
     """Causal depthwise convolution y_t = Σ_j w_j x_{t-c+1+j} (+ bias), then SiLU (Mamba, arXiv 2312.00752).
 
-    x [B, T, channels]; weight [channels, 1, c]; state: the last c-1 inputs, [B, channels, c-1].
+    x [B, T, channels]; weight [channels, 1, c]; state: the last `kept` inputs, [B, channels, kept]. It needs c-1
+    of them; Mamba's kernels keep c.
     """
 
-    def __init__(self, channels: int, kernel: int, bias: bool = False) -> None:
+    def __init__(self, channels: int, kernel: int, bias: bool = False, kept: int | None = None) -> None:
         super().__init__()
-        self.channels, self.tail = channels, kernel - 1
+        self.channels, self.overlap = channels, kernel - 1
+        self.kept = kernel - 1 if kept is None else kept
         self.weight = nn.Parameter(torch.empty(channels, 1, kernel).uniform_(-(kernel**-0.5), kernel**-0.5))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
-    def forward(self, x: Tensor, tail: Tensor | None) -> Tensor:
-        """x [B, T, channels] to [B, T, channels]; `tail` is replaced by the last inputs, in place."""
-        x = x.transpose(1, 2)
-        if tail is None:
-            x = F.pad(x, (self.tail, 0))
-        else:
-            x = torch.cat([tail, x], dim=-1)
-            tail.copy_(x[:, :, -self.tail :])
-        return F.silu(F.conv1d(x, self.weight, self.bias, groups=self.channels)).transpose(1, 2)
+    def forward(self, x: Tensor, tail: Tensor | None, past: int) -> Tensor:
+        """x [B, T, channels] after `past` tokens, the last in `tail`, which is brought up to date, in place."""
+        tokens, x = x.shape[1], x.transpose(1, 2)
+        if tail is not None and (tokens == 1 or past != 0):
+            joined = torch.cat([tail[:, :, self.kept - self.overlap :], x], dim=-1)
+            tail.copy_(joined[:, :, -self.kept :])
+            return F.silu(self.convolve(joined, 0)).transpose(1, 2)
+        if tail is not None:
+            tail.copy_(F.pad(x[:, :, -self.kept :], (self.kept, 0))[:, :, -self.kept :])
+        return F.silu(self.convolve(x, self.overlap)[:, :, :tokens]).transpose(1, 2)
+
+    def convolve(self, x: Tensor, padding: int) -> Tensor:
+        """The convolution of x [B, channels, T] with `padding` zeros at both ends."""
+        return F.conv1d(x, self.weight, self.bias, padding=padding, groups=self.channels)
 
     def make_state(self, batch: int) -> Tensor:
         """An empty tail in the layer's dtype."""
-        return torch.zeros(batch, self.channels, self.tail, dtype=self.weight.dtype)
+        return torch.zeros(batch, self.channels, self.kept, dtype=self.weight.dtype)
+
+
+class GatedRMSNorm(nn.Module):
+    """RMSNorm(x) ⊙ SiLU(gate), or RMSNorm(x ⊙ SiLU(gate)) where the gate comes `before`."""
+
+    def __init__(self, size: int, eps: float, before: bool = False) -> None:
+        super().__init__()
+        self.norm, self.before = nn.RMSNorm(size, eps=eps), before
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """x and gate [..., size] to the same."""
+        if self.before:
+            return cast(Tensor, self.norm(x * F.silu(gate)))
+        return cast(Tensor, self.norm(x)) * F.silu(gate)
+
+
+def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(Σ x² + eps) over the last dimension D, which is RMSNorm without weight times D**-0.5."""
+    size = x.shape[-1]
+    return cast(Tensor, F.rms_norm(x, [size], eps=eps / size) * size**-0.5)
+
+
+def recur(
+    qkv: tuple[Tensor, Tensor, Tensor], gates: list[Tensor], state: Tensor | None, rule: str, chunk: int
+) -> Tensor:
+    """The outputs of `hwsim.kernels.recurrence`; `state`, if there is one, is brought up to date in place."""
+    out: Tensor
+    out, last = recurrence(*qkv, gates, state, rule, chunk)
+    if state is not None:
+        state.copy_(last)
+    return out
+
+
+def decay_rates(heads: int) -> nn.Parameter:
+    """log A of decays exp(−A Δ), A uniform in [1, 16], as Mamba-2 begins."""
+    return nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
+
+
+def step_biases(channels: int) -> nn.Parameter:
+    """δ such that softplus(δ) is log-uniform in [0.001, 0.1], as Mamba begins."""
+    steps = torch.empty(channels).uniform_(math.log(0.001), math.log(0.1)).exp()
+    return nn.Parameter(steps + torch.log(-torch.expm1(-steps)))
