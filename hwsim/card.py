@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
@@ -191,6 +191,12 @@ class Card:
                     return memory
         return self.memories[-1]
 
+    @property
+    def static_power(self) -> float:
+        """Watts drawn while the device runs, whatever it does: parameters.active_static_power, else the idle power."""
+        active = self.parameters.get("active_static_power")
+        return self.idle if active is None else active.value
+
     def parameter(self, name: str, default: float | None = None) -> float:
         """The family's figure ``name`` in SI units; `CardError` where the card lacks it and there is no default."""
         figure = self.parameters.get(name)
@@ -203,10 +209,10 @@ class Card:
 
 def read_card(
     source: Path | Traversable | str,
-    units: Mapping[str, Mapping[str, str]],
+    units_of: Callable[[str], Mapping[str, str]],
     changes: Mapping[str, object] | None = None,
 ) -> Card:
-    """Read a card file (or its text); ``units`` maps each family to the SI units of its parameters.
+    """Read a card file (or its text); ``units_of(family)`` gives the SI units of its parameters.
 
     ``changes`` are what-if figures by dotted path, such as ``{"memories.hbm.bandwidth": "6 TB/s"}``; they are marked
     assumed. Raises `CardError` naming file, line and field of everything that is wrong.
@@ -220,7 +226,7 @@ def read_card(
         raise CardError(Problem("a card is a mapping", where))
     place = _Places(where, marks)
     file = validate(CardFile, _changed(data, changes or {}), marks, where, CardError)
-    parameters = _parameters(file, units, place)
+    parameters = _parameters(file, units_of, place)
     _check_figures(file, place)
     return _card(file, parameters)
 
@@ -273,11 +279,12 @@ def _child(place: Any, part: str, path: str) -> Any:
     return named[part]
 
 
-def _parameters(file: CardFile, units: Mapping[str, Mapping[str, str]], places: _Places) -> dict[str, Figure]:
-    if file.family not in units:
-        problem = places.problem(("family",), f"unknown device family '{file.family}'")
-        raise CardError(replace(problem, nearest=nearest_name(file.family, units), expected=", ".join(sorted(units))))
-    known = units[file.family]
+def _parameters(file: CardFile, units_of: Callable[[str], Mapping[str, str]], places: _Places) -> dict[str, Figure]:
+    try:
+        known = units_of(file.family)
+    except InputError as error:
+        spot = places.problem(("family",), "")
+        raise CardError(*(replace(spot, message=str(problem)) for problem in error.problems)) from None
     parameters: dict[str, Figure] = {}
     problems: list[Problem] = []
     for name, given in file.parameters.items():

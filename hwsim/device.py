@@ -48,10 +48,12 @@ def load_device(name: str | Path, changes: Mapping[str, object] | None = None) -
 
     ``changes`` are what-if figures by dotted path: ``{"memories.hbm.bandwidth": "6 TB/s"}``.
     """
-    families = {family: cast("type[Device]", load_plugin(GROUP, family)) for family in plugins(GROUP)}
-    units = {family: device.parameters for family, device in families.items()}
-    card = read_card(_card_source(name), units, changes)
-    return families[card.family](card)
+    card = read_card(_card_source(name), lambda family: _family(family).parameters, changes)
+    return _family(card.family)(card)
+
+
+def _family(name: str) -> type[Device]:
+    return cast("type[Device]", load_plugin(GROUP, name))
 
 
 def card_names() -> tuple[str, ...]:

@@ -147,9 +147,7 @@ class Op:
         """The bound tuple attribute ``name``."""
         value = self.attrs.get(name)
         if not isinstance(value, tuple) or not all(isinstance(size, int) for size in value):
-            raise GraphError(
-                f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {value!r} is no tuple of bound sizes"
-            )
+            raise GraphError(f"{self.kind} op '{self.source}' at '{self.path}': {name} = {value!r} are no bound sizes")
         return tuple(int(size) for size in value if isinstance(size, int))
 
 

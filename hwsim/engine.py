@@ -1,0 +1,132 @@
+"""Runs a schedule on a device: when each kernel starts and ends, and what it costs.
+
+The host issues kernels one after the other and may run ahead; the device runs them in order. A kernel starts when it
+has been issued and the one before is done, so a lone kernel takes exactly its estimate plus its issue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hwsim.cost import Cost
+from hwsim.device import Device
+from hwsim.graph import Repeat
+from hwsim.mapper import Kernel, Schedule
+
+STEADY = 1e-12  # relative change of an iteration's time below which the repetition is steady
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One execution of ``schedule.kernels[kernel]`` from ``start`` to ``end`` (seconds)."""
+
+    kernel: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What ran when. ``elapsed`` is the time per kernel over all its executions, waiting for the host included;
+    ``spans`` holds every execution in order (empty where they were not asked for)."""
+
+    seconds: float
+    costs: tuple[Cost, ...]
+    elapsed: tuple[float, ...]
+    spans: tuple[Span, ...]
+
+
+def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
+    """Execute ``schedule`` on ``device``. ``spans=False`` leaves out the executions, which large sweeps do not need."""
+    costs, issues = _costs(schedule.kernels, device)
+    clock = _Clock(costs, issues, spans)
+    position = 0
+    for repeat in schedule.repeats:
+        clock.run(range(position, repeat.start))
+        clock.repeat(repeat)
+        position = repeat.stop
+    clock.run(range(position, len(schedule.kernels)))
+    return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.spans))
+
+
+def _costs(kernels: tuple[Kernel, ...], device: Device) -> tuple[list[Cost], list[float]]:
+    """Estimates of all kernels; those alike are estimated once."""
+    known: dict[object, tuple[Cost, float]] = {}
+    costs, issues = [], []
+    for kernel in kernels:
+        work = kernel.work
+        arithmetic = (work.matmul_flops, work.vector_flops, work.special_ops, work.dtype)
+        key = (kernel.kind, tuple(sorted(kernel.attrs.items())), kernel.flows, kernel.launch, arithmetic)
+        if key not in known:
+            known[key] = device.estimate(kernel), device.host_seconds(kernel)
+        cost, issue = known[key]
+        costs.append(cost)
+        issues.append(issue)
+    return costs, issues
+
+
+class _Clock:
+    """The times of host and device while kernels go by."""
+
+    def __init__(self, costs: list[Cost], issues: list[float], spans: bool) -> None:
+        self.host = 0.0
+        self.device = 0.0
+        self.elapsed = [0.0] * len(costs)
+        self.spans: list[Span] = []
+        self._costs = costs
+        self._issues = issues
+        self._record = spans
+
+    def run(self, kernels: range, times: int = 1) -> None:
+        """One pass over ``kernels``, its times counted ``times`` fold."""
+        for index in kernels:
+            self.host += self._issues[index]
+            start = max(self.host, self.device)
+            end = start + self._costs[index].seconds
+            self.elapsed[index] += times * (end - self.device)
+            if self._record:
+                self.spans.append(Span(index, start, end))
+            self.device = end
+
+    def repeat(self, repeat: Repeat) -> None:
+        """The body until its iterations are steady, then the remaining ones as multiples.
+
+        The host's lead over the device decides: once it no longer shrinks and the iteration's time has settled, all
+        later iterations are alike.
+        """
+        body = range(repeat.start, repeat.stop)
+        last = -1.0
+        for done in range(repeat.count):
+            before, lead = self.device, self.device - self.host
+            self.run(body)
+            took = self.device - before
+            grown = (self.device - self.host) - lead
+            steady = abs(took - last) <= STEADY * took and grown >= -STEADY * took
+            if steady:
+                self._skip(body, repeat.count - done - 1, took, took - grown)
+                return
+            last = took
+
+    def _skip(self, body: range, times: int, took: float, issued: float) -> None:
+        """``times`` more iterations, each a copy of the last one, later by ``took``."""
+        if times == 0:
+            return
+        host, device, record = self.host, self.device, self._record
+        last = self.spans[-len(body) :] if record else []
+        self._record = False
+        self.run(body, times)
+        self.host, self.device, self._record = host + times * issued, device + times * took, record
+        for later in range(1, times + 1):
+            self.spans += [Span(s.kernel, s.start + later * took, s.end + later * took) for s in last]
+
+
+def unrolled(schedule: Schedule) -> Iterator[Kernel]:
+    """Every kernel in the order of execution, repetitions written out."""
+    position = 0
+    for repeat in schedule.repeats:
+        yield from schedule.kernels[position : repeat.start]
+        for _ in range(repeat.count):
+            yield from schedule.kernels[repeat.start : repeat.stop]
+        position = repeat.stop
+    yield from schedule.kernels[position:]

@@ -1,0 +1,137 @@
+"""Workload x device x mapper -> Result: the one path that everything takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from hwsim.capture import GraphModel, Model, find_model
+from hwsim.device import Device, load_device
+from hwsim.engine import run
+from hwsim.errors import InputError
+from hwsim.fold import fold
+from hwsim.graph import Graph, Kind, Op, Role, Tensor
+from hwsim.mapper import Mapper, Policy
+from hwsim.precision import in_precision
+from hwsim.registry import load_plugin
+from hwsim.result import PhaseResult, Result
+from hwsim.workload import Workload, integrate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MAPPERS = "hwsim.mappers"
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """One case: a model's workload on a device through a mapper."""
+
+    model: Model
+    device: Device
+    mapper: Mapper
+    workload: Workload
+    policy: Policy = field(default_factory=Policy)
+    spans: bool = True  # whether results keep every execution, as a timeline needs; sweeps do not
+
+    def run(self) -> Result:
+        """Simulate every phase of the workload; raises `DoesNotFitError` and the errors of capture and device."""
+        if self.workload.phase not in self.model.phases:
+            phases = ", ".join(self.model.phases)
+            raise InputError(f"model '{self.model.name}' has no phase '{self.workload.phase}'; it has: {phases}")
+        parts: tuple[PhaseResult, ...]
+        if self.workload.phase == "generate":
+            parts, error = self._generate()
+        else:
+            parts, error = (self._phase(self.workload.phase, self.workload.prompt),), 0.0
+        return Result(self.model.name, self.device.card, self.mapper.name, self.workload, parts, error)
+
+    def _generate(self) -> tuple[tuple[PhaseResult, ...], float]:
+        """Prefill, then decode integrated over the growing context."""
+        load = self.workload
+        steps: dict[int, PhaseResult] = {}
+
+        def step(context: int) -> float:
+            steps[context] = self._phase("decode", context)
+            return steps[context].seconds
+
+        rule = integrate(step, load.prompt, load.generate)
+        decode = tuple(
+            replace(steps[point], weight=weight) for point, weight in zip(rule.points, rule.weights, strict=True)
+        )
+        return (self._phase("prefill", load.prompt), *decode), rule.error
+
+    def _phase(self, phase: str, prompt: int) -> PhaseResult:
+        graph = in_precision(self.model.capture(phase), self.workload.dtype)
+        graph = graph.bind(batch=self.workload.batch, prompt=prompt)
+        if phase == "train":
+            graph = with_optimizer(graph)
+        schedule = self.mapper.schedule(graph, self.device, self.policy)
+        return PhaseResult(
+            phase, prompt, schedule, run(schedule, self.device, self.spans), graph.unmodelled, graph.level
+        )
+
+
+def estimate(
+    model: str | Graph | nn.Module,
+    device: str | Path | Device,
+    *,
+    phase: str | None = None,
+    batch: int = 1,
+    prompt: int = 2048,
+    generate: int = 128,
+    dtype: str = "bf16",
+    mapper: str = "auto",
+    spill: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> Result:
+    """Time, energy and memory of ``model`` on ``device``.
+
+    ``model``: a zoo name, a path to ``.onnx`` (with ``dims``), ``package.module:factory``, or a Graph. ``phase``: one
+    of prefill, decode, generate, train, forward (default: decode for language models of the zoo, else forward).
+    ``overrides`` change a zoo model's config. ``spill`` lets what does not fit overflow to the host.
+    Raises subclasses of `hwsim.errors.HwsimError`.
+    """
+    found = GraphModel(model) if isinstance(model, Graph) else find_model(str(model), overrides, dims)
+    if phase is None:
+        phase = "decode" if "decode" in found.phases else "forward"
+    made = device if not isinstance(device, str | Path) else load_device(device)
+    workload = Workload(phase, batch, prompt, generate, dtype)
+    return Simulation(found, made, load_mapper(mapper), workload, Policy(spill)).run()
+
+
+def load_mapper(name: str) -> Mapper:
+    """The mapper called ``name``."""
+    return cast("Mapper", cast("type", load_plugin(MAPPERS, name))())
+
+
+def with_optimizer(graph: Graph) -> Graph:
+    """The training graph with an AdamW step: fp32 master weights and two moments per parameter (arXiv 1711.05101).
+
+    One op reads the gradients and reads and writes the states and the weights, as a fused multi-tensor kernel does.
+    """
+    graph = fold(graph)
+    count = graph.parameters
+    moments = Tensor("adamw.moments", (3, count), "fp32", Role.STATE)
+    # Weights and gradients are in the graph already, tensor by tensor: these two stand for all of them at once and
+    # borrow the moments' storage so that they are not counted twice.
+    weights = Tensor("adamw.weights", (count,), _weight_format(graph), Role.WEIGHT, moments.name)
+    gradients = Tensor("adamw.gradients", (count,), weights.dtype, Role.ACTIVATION, moments.name)
+    op = Op(
+        Kind.ELEMENTWISE,
+        (gradients.name, moments.name),
+        (moments.name, weights.name),
+        {"function": "adamw", "numel": count},
+        "optimizer.adamw",
+        "optimizer",
+    )
+    tensors = {**graph.tensors, moments.name: moments, weights.name: weights, gradients.name: gradients}
+    return replace(graph, tensors=tensors, ops=(*graph.ops, op))
+
+
+def _weight_format(graph: Graph) -> str:
+    formats = [tensor.dtype for tensor in graph.of_role(Role.WEIGHT)]
+    return max(set(formats), key=formats.count) if formats else "fp32"

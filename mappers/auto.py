@@ -1,0 +1,20 @@
+"""The mapper `auto`: what a user of the device would run in production."""
+
+from __future__ import annotations
+
+from hwsim.device import Device
+from hwsim.graph import Graph
+from hwsim.mapper import Policy, Schedule
+from hwsim.mappers.eager import Eager
+from hwsim.mappers.fused import Fused
+
+
+class Auto:
+    """`fused` on devices that replay recorded graphs, `eager` on the others."""
+
+    name = "auto"
+
+    def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
+        """The schedule of the mapper chosen by the device's tags."""
+        chosen = Fused() if device.tags.graph_launch else Eager()
+        return chosen.schedule(graph, device, policy)

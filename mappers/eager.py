@@ -1,0 +1,20 @@
+"""The mapper `eager`: a kernel per op as torch launches it, each issued by the host."""
+
+from __future__ import annotations
+
+from hwsim.device import Device
+from hwsim.graph import Graph, Kind
+from hwsim.mapper import Launch, Policy, Schedule
+from hwsim.mappers.kernels import Group, folded, schedule_groups
+
+
+class Eager:
+    """One kernel per op that is not a view."""
+
+    name = "eager"
+
+    def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
+        """Every op on its own, in the order of capture."""
+        graph = folded(graph)
+        groups = [Group((index,)) for index, op in enumerate(graph.ops) if op.kind is not Kind.VIEW]
+        return schedule_groups(graph, groups, device, policy, Launch.EAGER)
