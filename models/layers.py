@@ -241,17 +241,28 @@ class ShortConvolution(nn.Module):
 
 
 class GatedRMSNorm(nn.Module):
-    """RMSNorm(x) ⊙ SiLU(gate), or RMSNorm(x ⊙ SiLU(gate)) where the gate comes `before`."""
+    """RMSNorm(x) ⊙ SiLU(gate), or RMSNorm(x ⊙ SiLU(gate)) where the gate comes `before`.
 
-    def __init__(self, size: int, eps: float, before: bool = False) -> None:
+    Each of `groups` equal parts of the `size` channels is normalised on its own.
+    """
+
+    def __init__(self, size: int, eps: float, before: bool = False, groups: int = 1) -> None:
         super().__init__()
-        self.norm, self.before = nn.RMSNorm(size, eps=eps), before
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps, self.before, self.groups = eps, before, groups
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         """x and gate [..., size] to the same."""
         if self.before:
-            return cast(Tensor, self.norm(x * F.silu(gate)))
-        return cast(Tensor, self.norm(x)) * F.silu(gate)
+            return self.normalize(x * F.silu(gate))
+        return self.normalize(x) * F.silu(gate)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """RMSNorm of x [..., size] by groups."""
+        if self.groups == 1:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        parts = x.view(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
+        return F.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:

@@ -45,7 +45,7 @@ class Mamba2Mixer(nn.Module):
         self.convolution = ShortConvolution(self.mixed, config.kernel, bias=True, kept=config.kernel)
         self.rates, self.steps = decay_rates(self.heads), step_biases(self.heads)
         self.skip = nn.Parameter(torch.ones(self.heads))
-        self.norm = GatedRMSNorm(inner, config.eps, before=True)
+        self.norm = GatedRMSNorm(inner, config.eps, before=True, groups=config.groups)
         self.output = nn.Linear(inner, config.width, bias=False)
 
     def forward(self, u: Tensor, state: list[Tensor] | None, position: Position) -> Tensor:
