@@ -1,0 +1,74 @@
+"""Folding keeps what a graph does; unfolding undoes it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from toys import mlp, mlps
+
+from hwsim.fold import fold, unfold
+from hwsim.graph import Role
+from hwsim.graphfile import dump_graph, read_graph
+from hwsim.liveness import usage
+from hwsim.work import work_of
+
+
+def total(graph, quantity):
+    return sum(n * quantity(work_of(op, graph)) for op, n in zip(graph.ops, graph.counts, strict=True))
+
+
+@settings(max_examples=50, deadline=None)
+@given(mlps())
+def test_folding_conserves_work_weights_and_peak(graph):
+    small = fold(graph)
+    for quantity in (lambda w: w.flops, lambda w: w.nbytes, lambda w: w.matmul_flops):
+        assert total(small, quantity) == pytest.approx(total(graph, quantity), rel=1e-12)
+    assert small.parameters == graph.parameters
+    assert small.bytes_of(Role.WEIGHT) == graph.bytes_of(Role.WEIGHT)
+    assert sum(small.counts) == len(graph.ops)
+
+
+@settings(max_examples=25, deadline=None)
+@given(mlps())
+def test_unfolding_restores_the_ops(graph):
+    back = unfold(fold(graph))
+    assert [(op.kind, dict(op.attrs)) for op in back.ops] == [(op.kind, dict(op.attrs)) for op in graph.ops]
+    assert back.parameters == graph.parameters
+
+
+def test_layers_are_kept_once():
+    small = fold(mlp(layers=80))
+    # The first layer reads the graph's input and the last makes its output, so they stand apart.
+    assert [(repeat.stop - repeat.start, repeat.count) for repeat in small.repeats] == [(3, 78)]
+    assert len(small.ops) == 9
+    assert small.parameters == 80 * 64 * 64
+
+
+def test_a_shared_weight_counts_once():
+    graph = mlp(layers=10, shared_weight=True)
+    assert fold(graph).parameters == graph.parameters == 64 * 64
+    assert fold(graph).repeats[0].shared == {"w"}
+
+
+def test_a_broken_chain_is_not_folded():
+    """A layer that reads the first layer's result instead of the one before it is no iteration of the same loop."""
+    graph = mlp(layers=8)
+    ops = list(graph.ops)
+    ops[12] = ops[12].__class__(ops[12].kind, ("y0", "w4"), ops[12].outputs, ops[12].attrs, "mm", "layers.4")
+    broken = graph.__class__("broken", graph.tensors, tuple(ops))
+    small = fold(broken)
+    assert all(repeat.count < 8 for repeat in small.repeats)
+    assert total(small, lambda w: w.flops) == total(broken, lambda w: w.flops)
+
+
+def test_peak_of_a_stack_is_two_layers_wide():
+    """Alive while a layer adds: its input, the matmul's result read by relu, and what is written: 3 tensors."""
+    graph = mlp(layers=5, width=64, rows=8)
+    tensor = 8 * 64 * 2
+    assert usage(graph).peak_activations == 3 * tensor
+    assert usage(fold(graph)).peak_activations == pytest.approx(3 * tensor)
+
+
+def test_graph_file_round_trip():
+    graph = fold(mlp(layers=6))
+    assert read_graph(dump_graph(graph)) == graph
