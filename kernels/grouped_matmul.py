@@ -22,9 +22,7 @@ def _(x: Tensor, weight: Tensor, expert_of_row: Tensor) -> Tensor:
 
 
 @torch.library.custom_op("hwsim::grouped_matmul_backward", mutates_args=())
-def grouped_matmul_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, expert_of_row: Tensor
-) -> tuple[Tensor, Tensor]:
+def grouped_matmul_backward(grad: Tensor, x: Tensor, weight: Tensor, expert_of_row: Tensor) -> tuple[Tensor, Tensor]:
     """dx_r = W_{e(r)}ᵀ g_r and dW_e = Σ_{e(r)=e} g_r x_rᵀ; grad [rows, n], the others as `grouped_matmul`."""
     ends = _ends(expert_of_row, weight.shape[0])
     grad = grad.contiguous()
@@ -47,9 +45,7 @@ def _ends(expert_of_row: Tensor, experts: int) -> Tensor:
     return torch.searchsorted(expert_of_row.contiguous(), names, right=True, out_int32=True)
 
 
-def _save(
-    ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor
-) -> None:
+def _save(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 

@@ -49,9 +49,7 @@ class StretchedRotary(RotaryEmbedding):
 
 def decoder_block(config: LlamaConfig, mlp: nn.Module) -> Block:
     """One layer of a Llama around its `mlp`."""
-    attention = AttentionConfig(
-        config.width, config.heads, config.kv_heads, config.head_dim, merged=config.merged
-    )
+    attention = AttentionConfig(config.width, config.heads, config.kv_heads, config.head_dim, merged=config.merged)
     norms = [nn.RMSNorm(config.width, config.eps) for _ in range(2)]
     return Block(Attention(attention), norms[0], mlp, norms[1])
 
@@ -61,11 +59,8 @@ class Llama(LanguageModel):
 
     def __init__(self, config: LlamaConfig) -> None:
         layers: list[nn.Module] = [
-            decoder_block(config, SwiGLU(config.width, config.hidden, config.merged))
-            for _ in range(config.layers)
+            decoder_block(config, SwiGLU(config.width, config.hidden, config.merged)) for _ in range(config.layers)
         ]
-        super().__init__(
-            config.vocab, config.width, layers, nn.RMSNorm(config.width, config.eps), config.tied
-        )
+        super().__init__(config.vocab, config.width, layers, nn.RMSNorm(config.width, config.eps), config.tied)
         self.config = config
         self.rotary = StretchedRotary(config.head_dim, config.rope_base, config.rope_stretch)

@@ -87,8 +87,6 @@ class MoE(LanguageModel):
     def __init__(self, config: MoEConfig) -> None:
         mixture = MixtureConfig(config.width, config.hidden, config.experts, config.active, True, True)
         layers: list[nn.Module] = [decoder_block(config, Mixture(mixture)) for _ in range(config.layers)]
-        super().__init__(
-            config.vocab, config.width, layers, nn.RMSNorm(config.width, config.eps), config.tied
-        )
+        super().__init__(config.vocab, config.width, layers, nn.RMSNorm(config.width, config.eps), config.tied)
         self.config = config
         self.rotary = StretchedRotary(config.head_dim, config.rope_base, config.rope_stretch)
