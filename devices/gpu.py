@@ -1,0 +1,145 @@
+"""The GPU family: units with tensor cores behind one cache and one main memory, told what to do kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, isfinite
+from typing import ClassVar
+
+from hwsim.card import Card
+from hwsim.cost import Cost
+from hwsim.device import Tags
+from hwsim.devices.attention import needed_work
+from hwsim.devices.collective import exchange
+from hwsim.devices.gpu_plans import plan
+from hwsim.devices.occupancy import PARAMETERS, Chip, Plan
+from hwsim.devices.rates import Rate, Rates
+from hwsim.devices.traffic import Demand, Ports, demands
+from hwsim.dtypes import dtype
+from hwsim.mapper import Flow, Kernel, Launch
+from hwsim.work import Pattern, Work
+
+ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, as libraries do
+
+
+class Gpu:
+    """A GPU from its card alone.
+
+    seconds = launches · launch latency + latency of the first bytes + max over units and memories of their busy time,
+    stretched until the dynamic power fits under the board's limit. ``warm``: operands that fit in the cache are
+    there already, as in a kernel that is replayed back to back; otherwise they come from where the flows say.
+    """
+
+    parameters: ClassVar[Mapping[str, str]] = {
+        **PARAMETERS,
+        "registers_per_unit": "B",
+    }
+    tags: ClassVar[Tags] = Tags(graph_launch=True)
+
+    def __init__(self, card: Card, warm: bool = False) -> None:
+        self.card = card
+        self.is_warm = warm
+        self._rates = Rates(card)
+        self._ports = Ports(card)
+        self._chip = Chip.of(card)
+
+    def warm(self) -> Gpu:
+        """The same GPU with the operands of a kernel in its cache where they fit."""
+        return Gpu(self.card, warm=True)
+
+    def estimate(self, kernel: Kernel) -> Cost:
+        """The cost of ``kernel`` run alone; never less than the roofline of its flows."""
+        how = plan(self._chip, self._rates, kernel)
+        busy, joules = self._compute(needed_work(kernel), how)
+        traffic = self._traffic(kernel, how)
+        for memory, demand in traffic.items():
+            resource = self._ports.resource(memory)
+            busy[resource] = self._ports.seconds(memory, demand) / self._share(memory, how)
+            joules += self._ports.joules(memory, demand)
+        sent = exchange(self.card, kernel)
+        if sent is not None:
+            busy[sent.link.name] = busy.get(sent.link.name, 0.0) + sent.seconds
+            joules += sent.nbytes * self._ports.link_energy(sent.link)
+        moved = {memory: demand.nbytes for memory, demand in traffic.items()}
+        return self._cost(self._latency(kernel, how), joules, moved, busy)
+
+    def host_seconds(self, kernel: Kernel) -> float:
+        """The host's time to issue ``kernel``: none where it is replayed from a graph."""
+        return self.card.parameter("host_launch_overhead") if kernel.launch is Launch.EAGER else 0.0
+
+    def _latency(self, kernel: Kernel, how: Plan) -> float:
+        launch = "launch_latency" if kernel.launch is Launch.EAGER else "graph_launch_latency"
+        return how.launches * self.card.parameter(launch) + how.latency
+
+    def _cost(self, latency: float, joules: float, traffic: Mapping[str, float], busy: Mapping[str, float]) -> Cost:
+        """Latency and the busiest resource, one after the other; at the power limit everything slows down."""
+        bound = max(busy, key=busy.__getitem__, default="latency")
+        longest = busy.get(bound, 0.0)
+        seconds = latency + longest
+        if latency > longest:
+            bound = "latency"
+        if isfinite(self.card.limit):
+            cooled = joules / (self.card.limit - self.card.static_power)
+            if cooled > seconds:
+                seconds, bound = cooled, "power"
+        return Cost(seconds, joules, traffic, busy, bound)
+
+    def _compute(self, work: Work, how: Plan) -> tuple[dict[str, float], float]:
+        """Busy seconds by unit, and joules."""
+        busy: dict[str, float] = {}
+        joules = 0.0
+        for unit, amount in (
+            ("matmul", work.matmul_flops),
+            ("vector", work.vector_flops),
+            ("special", work.special_ops),
+        ):
+            if amount:
+                rate = self._rate(unit, work.dtype)
+                busy[unit] = how.stretch * rate.seconds(amount)
+                joules += amount * rate.joules
+        return busy, joules
+
+    def _rate(self, unit: str, name: str) -> Rate:
+        if unit == "matmul":
+            return self._rates.matmul(name)
+        fmt = dtype(name)
+        name = ACCUMULATOR if fmt.kind in ("float", "block") and fmt.bits < dtype(ACCUMULATOR).bits else name
+        return self._rates.vector(name) if unit == "vector" else self._rates.special(name)
+
+    def _traffic(self, kernel: Kernel, how: Plan) -> dict[str, Demand]:
+        """Bytes by memory: what the flows touch in whole grains, all through the cache, and what is read again."""
+        cache, main = self._chip.cache, self._chip.main
+        grains = {memory.name: memory.granularity for memory in self.card.memories}
+        traffic = demands([_rounded(flow, grains.get(flow.memory, 1.0)) for flow in kernel.flows])
+        through = demands([_rounded(flow, cache.granularity) for flow in kernel.flows])
+        missing = self._missing(kernel)
+        if main.name in traffic:
+            demand = traffic[main.name]
+            traffic[main.name] = Demand(missing * demand.read, missing * demand.write).plus(read=how.refetch)
+        reads = sum(demand.read for demand in through.values()) + how.reread
+        writes = sum(demand.write for demand in through.values())
+        traffic[cache.name] = Demand(reads, writes)
+        return traffic
+
+    def _missing(self, kernel: Kernel) -> float:
+        """The share of the bytes of main memory that the cache lacks.
+
+        Cold: all. Warm: none up to the cache's capacity, all from twice of it, since what is over displaces as much.
+        """
+        if not self.is_warm:
+            return 1.0
+        footprint = sum(flow.nbytes for flow in kernel.flows if flow.memory == self._chip.main.name)
+        return min(1.0, max(0.0, footprint / self._chip.cache.capacity - 1))
+
+    def _share(self, memory: str, how: Plan) -> float:
+        """The share of the bandwidth that the kernel's units can draw."""
+        place = self._ports.memories.get(memory)
+        return 1.0 if place is None or not place.latency else self._chip.share(place, how.units)
+
+
+def _rounded(flow: Flow, grain: float) -> Flow:
+    """A flow in whole grains of a memory: each contiguous run of a gather or scatter touches whole ones."""
+    if flow.pattern not in (Pattern.GATHER, Pattern.SCATTER) or not flow.granule:
+        return flow
+    nbytes = flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain
+    return Flow(flow.memory, nbytes, flow.write, flow.pattern, flow.granule, flow.role)
