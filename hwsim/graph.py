@@ -168,8 +168,7 @@ class Repeat:
 class Graph:
     """Ops in execution order over named tensors.
 
-    ``parameters_unused`` counts elements of weights that no op reads. ``level`` says how it was captured:
-    ``module`` (as written), ``onnx``, or ``kernel`` (a single kernel spec).
+    ``level`` says how it was captured: ``module`` (as written), ``onnx``, or ``kernel`` (a single kernel spec).
     """
 
     name: str
@@ -200,10 +199,10 @@ class Graph:
         for repeat in self.repeats:
             body = self.ops[repeat.start : repeat.stop]
             made = {name for op in body for name in op.outputs}
-            owned = {self.storage(name) for op in body for name in (*op.inputs, *op.outputs)}
-            for name in owned:
+            shared = {self.storage(name) for name in repeat.shared}
+            for name in {self.storage(name) for op in body for name in (*op.inputs, *op.outputs)} - shared:
                 persistent = self.tensors[name].role in (Role.WEIGHT, Role.BUFFER, Role.STATE)
-                if name not in repeat.shared and (persistent or name in made):
+                if persistent or name in made:
                     copies[name] = repeat.count
         return copies
 

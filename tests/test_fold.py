@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from toys import mlp, mlps
 
 from hwsim.fold import fold, unfold
-from hwsim.graph import Role
+from hwsim.graph import Kind, Op, Role, Tensor
 from hwsim.graphfile import dump_graph, read_graph
 from hwsim.liveness import usage
 from hwsim.work import work_of
@@ -50,12 +52,25 @@ def test_a_shared_weight_counts_once():
     assert fold(graph).repeats[0].shared == {"w"}
 
 
+def test_a_state_that_all_layers_view_counts_once():
+    """One cache, sliced before the loop, read by every iteration (as in a decoder that shares its keys)."""
+    graph = mlp(layers=10)
+    cache = Tensor("cache", (16, 64), "bf16", Role.STATE)
+    view = Tensor("view", (8, 64), "bf16", base="cache")
+    ops = [Op(Kind.VIEW, ("cache",), ("view",), {}, "slice")]
+    ops += [replace(op, inputs=(*op.inputs, "view")) if op.source == "add" else op for op in graph.ops]
+    graph = replace(graph, tensors={**graph.tensors, "cache": cache, "view": view}, ops=tuple(ops))
+    small = fold(graph)
+    assert small.repeats[0].count == 8
+    assert small.bytes_of(Role.STATE) == cache.nbytes
+
+
 def test_a_broken_chain_is_not_folded():
     """A layer that reads the first layer's result instead of the one before it is no iteration of the same loop."""
     graph = mlp(layers=8)
     ops = list(graph.ops)
-    ops[12] = ops[12].__class__(ops[12].kind, ("y0", "w4"), ops[12].outputs, ops[12].attrs, "mm", "layers.4")
-    broken = graph.__class__("broken", graph.tensors, tuple(ops))
+    ops[12] = replace(ops[12], inputs=("y0", "w4"))
+    broken = replace(graph, ops=tuple(ops))
     small = fold(broken)
     assert all(repeat.count < 8 for repeat in small.repeats)
     assert total(small, lambda w: w.flops) == total(broken, lambda w: w.flops)

@@ -1,0 +1,217 @@
+"""Claims: the papers' published figures against simulated ones. A claim that does not reproduce stays in the table."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hwsim.capture import find_model
+from hwsim.errors import HwsimError, InputError, Problem, UnknownNameError
+from hwsim.graph import Graph, Role
+from hwsim.registry import data_files
+from hwsim.units import parse
+from hwsim.yamlfile import load_yaml, validate
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Source(_Strict):
+    paper: str
+    where: str
+    mark: Literal["published", "derived"]
+
+
+class FigureFile(_Strict):
+    """One published number and how to compute it: an ``expression`` over ``inputs``, or a ``measure`` of a ``model``."""
+
+    name: str
+    published: str | float
+    tolerance: str | float
+    quantity: str = "1"
+    expression: str | None = None
+    inputs: dict[str, float] = Field(default_factory=dict)
+    model: str | None = None
+    measure: (
+        Literal["parameters", "state_bytes", "kv_bytes_per_token", "state_floats_per_layer", "matmul_flops"] | None
+    ) = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    tokens: int = Field(default=1024, ge=1)
+    phase: str = "prefill"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FigureFile:
+        if (self.expression is None) == (self.model is None or self.measure is None):
+            raise ValueError("a figure needs either an expression or a model with a measure")
+        return self
+
+
+class ClaimFile(_Strict):
+    """A published statement with its figures."""
+
+    id: str
+    title: str
+    kind: Literal["exact", "timing", "fitted", "assumption", "quality"]
+    source: _Source
+    figures: list[FigureFile] = Field(default_factory=list)
+    note: str = ""
+
+
+class _ClaimsFile(_Strict):
+    claims: list[ClaimFile]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A published figure and ours, in SI units. ``error`` says why there is no simulated value."""
+
+    claim: str
+    title: str
+    kind: str
+    figure: str
+    quantity: str
+    published: float
+    simulated: float | None
+    tolerance: float
+    source: str
+    mark: str
+    note: str
+    error: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Simulated over published."""
+        return None if self.simulated is None or not self.published else self.simulated / self.published
+
+    @property
+    def holds(self) -> bool:
+        """Whether the simulated value lies within the tolerance."""
+        if self.simulated is None:
+            return False
+        return abs(self.simulated - self.published) <= self.tolerance * abs(self.published) * (1 + 1e-12)
+
+
+def read_claims(files: Iterable[Traversable | Path] | None = None) -> dict[str, ClaimFile]:
+    """All claims by id, from ``files`` or those that ship with hwsim."""
+    claims: dict[str, ClaimFile] = {}
+    for file in files if files is not None else data_files("hwsim.studies", "claims").values():
+        data, marks = load_yaml(file)
+        for claim in validate(_ClaimsFile, data, marks, str(file)).claims:
+            if claim.id in claims:
+                raise InputError(Problem(f"claim '{claim.id}' is there twice", str(file)))
+            claims[claim.id] = claim
+    return dict(sorted(claims.items()))
+
+
+def check_claims(ids: Iterable[str] = (), claims: Mapping[str, ClaimFile] | None = None) -> list[Outcome]:
+    """Every figure of the named claims (default: all) against its simulated value."""
+    known = read_claims() if claims is None else claims
+    chosen = list(ids) or list(known)
+    for name in chosen:
+        if name not in known:
+            raise UnknownNameError("claim", name, known)
+    return [_outcome(known[name], figure) for name in chosen for figure in known[name].figures]
+
+
+def _outcome(claim: ClaimFile, figure: FigureFile) -> Outcome:
+    simulated, error = None, ""
+    try:
+        simulated = _simulated(figure)
+    except HwsimError as failure:
+        error = str(failure)
+    return Outcome(
+        claim.id,
+        claim.title,
+        claim.kind,
+        figure.name,
+        figure.quantity,
+        parse(figure.published, figure.quantity),
+        simulated,
+        parse(figure.tolerance, "1"),
+        f"{claim.source.paper}, {claim.source.where}",
+        claim.source.mark,
+        claim.note,
+        error,
+    )
+
+
+def _simulated(figure: FigureFile) -> float:
+    if figure.expression is not None:
+        return calculate(figure.expression, figure.inputs)
+    model = find_model(str(figure.model), figure.config)
+    return MEASURES[str(figure.measure)](
+        figure, lambda phase, tokens: model.capture(phase).bind(batch=1, prompt=tokens)
+    )
+
+
+Bound = Callable[[str, int], Graph]
+
+
+def _state_bytes(figure: FigureFile, graph: Bound) -> float:
+    return graph("prefill", figure.tokens).bytes_of(Role.STATE)
+
+
+def _kv_bytes_per_token(figure: FigureFile, graph: Bound) -> float:
+    return graph("prefill", figure.tokens + 1).bytes_of(Role.STATE) - graph("prefill", figure.tokens).bytes_of(
+        Role.STATE
+    )
+
+
+def _state_floats(figure: FigureFile, graph: Bound) -> float:
+    sizes = [tensor.numel for tensor in graph("prefill", figure.tokens).of_role(Role.STATE)]
+    return float(max(size for size in sizes if isinstance(size, int)))
+
+
+MEASURES: Mapping[str, Callable[[FigureFile, Bound], float]] = {
+    "parameters": lambda figure, graph: float(graph("prefill", figure.tokens).parameters),
+    "state_bytes": _state_bytes,
+    "kv_bytes_per_token": _kv_bytes_per_token,
+    "state_floats_per_layer": _state_floats,
+    "matmul_flops": lambda figure, graph: graph(figure.phase, figure.tokens).matmul_flops,
+}
+
+_OPERATORS: Mapping[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.Div: lambda a, b: a / b,
+    ast.FloorDiv: lambda a, b: a // b,
+    ast.Pow: lambda a, b: a**b,
+}
+MAX_EXPONENT = 64
+
+
+def calculate(expression: str, inputs: Mapping[str, float]) -> float:
+    """The value of an arithmetic ``expression`` over named ``inputs``; its syntax tree is walked, never executed."""
+    try:
+        tree = ast.parse(" ".join(expression.split()), mode="eval")
+        return float(_value(tree.body, inputs))
+    except SyntaxError as error:
+        raise InputError(f"expression '{expression}': {error.msg}") from None
+    except (ZeroDivisionError, OverflowError) as error:
+        raise InputError(f"expression '{expression}': {error}") from None
+
+
+def _value(node: ast.expr, inputs: Mapping[str, float]) -> float:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return number
+        case ast.Name(id=name):
+            if name not in inputs:
+                raise UnknownNameError("input", name, inputs)
+            return inputs[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_value(operand, inputs)
+        case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
+            a, b = _value(left, inputs), _value(right, inputs)
+            if isinstance(operator, ast.Pow) and abs(b) > MAX_EXPONENT:
+                raise InputError(f"exponent {b} in an expression; at most {MAX_EXPONENT}")
+            return _OPERATORS[type(operator)](a, b)
+    raise InputError(f"'{ast.unparse(node)}' in an expression; only + - * / // **, names and numbers are allowed")
