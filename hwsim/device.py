@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 from hwsim.card import Card, read_card
 from hwsim.cost import Cost
@@ -41,6 +41,20 @@ class Device(Protocol):
     def host_seconds(self, kernel: Kernel) -> float:
         """The host's time to issue ``kernel`` (0 where the device needs no host)."""
         ...
+
+
+@runtime_checkable
+class Warmable(Protocol):
+    """A device whose caches may hold a kernel's operands from the run before: `warm` is the same device seen so."""
+
+    def warm(self) -> Device:
+        """The device with operands in its caches where they fit."""
+        ...
+
+
+def warmed(device: Device) -> Device:
+    """``device`` with warm caches; a device without caches is the same warm and cold."""
+    return device.warm() if isinstance(device, Warmable) else device
 
 
 def load_device(name: str | Path, changes: Mapping[str, object] | None = None) -> Device:
