@@ -31,14 +31,19 @@ def sliding_window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Te
 
 @torch.library.custom_op("hwsim::attention", mutates_args=())
 def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, scale: float | None = None) -> Tensor:
-    """o = softmax(scale Q Kᵀ + mask) V; shapes as `causal_attention`, window 0 = unlimited."""
+    """o = softmax(scale Q Kᵀ + mask) V; shapes as `causal_attention`, window 0 = unlimited.
+
+    As from the fused kernels, o lies in memory as [B, T, Hq, E], so that joining the heads moves nothing.
+    """
     mask = _mask(q, k, causal, window)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True).contiguous()
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+    return out.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 @attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int, scale: float | None = None) -> Tensor:
-    return q.new_empty(*q.shape[:-1], v.shape[-1])
+    batch, heads, tokens, _ = q.shape
+    return q.new_empty(batch, tokens, heads, v.shape[-1]).transpose(1, 2)
 
 
 @torch.library.custom_op("hwsim::attention_backward", mutates_args=())

@@ -224,11 +224,11 @@ class ShortConvolution(nn.Module):
         """x [B, T, channels] after `past` tokens, the last in `tail`, which is brought up to date, in place."""
         tokens, x = x.shape[1], x.transpose(1, 2)
         if tail is not None and (tokens == 1 or past != 0):
-            joined = torch.cat([tail[:, :, self.kept - self.overlap :], x], dim=-1)
+            joined = torch.cat([tail, x], dim=-1)
             tail.copy_(joined[:, :, -self.kept :])
-            return F.silu(self.convolve(joined, 0)).transpose(1, 2)
+            return F.silu(self.convolve(joined[:, :, self.kept - self.overlap :], 0)).transpose(1, 2)
         if tail is not None:
-            tail.copy_(F.pad(x[:, :, -self.kept :], (self.kept, 0))[:, :, -self.kept :])
+            tail.copy_(torch.cat([tail, x[:, :, -self.kept :]], dim=-1)[:, :, -self.kept :])
         return F.silu(self.convolve(x, self.overlap)[:, :, :tokens]).transpose(1, 2)
 
     def convolve(self, x: Tensor, padding: int) -> Tensor:

@@ -88,12 +88,11 @@ def test_a_sequence_in_two_calls_equals_one_call(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", list(RULES))
-def test_op_is_well_formed_and_its_gradient_right(rule: str) -> None:
+def test_gradient_equals_finite_differences(rule: str) -> None:
     qkv, gates = random_inputs(rule, tokens=5)
     state = torch.randn(2, 4, 8, 12)
     leaves = [x.requires_grad_() for x in (*qkv, *gates, state)]
     arguments = (*leaves[:3], leaves[3:-1], leaves[-1], rule, 4)
-    torch.library.opcheck(recurrence, arguments)
     direction = [torch.randn_like(x) for x in leaves]
 
     def loss(step: float) -> Tensor:
@@ -106,6 +105,13 @@ def test_op_is_well_formed_and_its_gradient_right(rule: str) -> None:
     products = [float((g * d).sum()) for g, d in zip(gradients, direction, strict=True)]
     slope = float(loss(1e-2) - loss(-1e-2)) / 2e-2
     assert sum(products) == pytest.approx(slope, abs=2e-3 * sum(map(abs, products)))
+
+
+@pytest.mark.parametrize("rule", ["linear", "gdn2"])
+def test_op_is_well_formed(rule: str) -> None:
+    qkv, gates = random_inputs(rule, tokens=5)
+    leaves = [x.requires_grad_() for x in (*qkv, *gates, torch.randn(2, 4, 8, 12))]
+    torch.library.opcheck(recurrence, (*leaves[:3], leaves[3:-1], leaves[-1], rule, 4))
 
 
 def test_strong_decay_over_a_long_chunk_stays_finite() -> None:
