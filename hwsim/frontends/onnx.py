@@ -1,0 +1,163 @@
+"""`load_onnx`: an ONNX file becomes a Graph. Weights are never read, and all sizes are concrete.
+
+How an operator is lowered stands with its rule, in the modules imported below by theme. An operator without a rule
+is listed as unmodelled; its outputs take the shapes that the file or onnx's shape inference states. An output whose
+shape stays unknown is left out of the graph, and the first rule that needs it says which node is to blame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from onnx import GraphProto, ModelProto, NodeProto, shape_inference
+
+from hwsim.dtypes import dtype
+from hwsim.errors import GraphError, UnknownNameError
+from hwsim.frontends import (  # noqa: F401  # rules enter the table on import
+    onnx_attention,
+    onnx_elementwise,
+    onnx_index,
+    onnx_layout,
+    onnx_matrix,
+    onnx_recurrent,
+    onnx_reduce,
+    onnx_window,
+)
+from hwsim.frontends.onnx_dims import Dims, fix
+from hwsim.frontends.onnx_file import expanded, read
+from hwsim.frontends.onnx_node import Draft, Value
+from hwsim.frontends.onnx_run import run
+from hwsim.graph import Graph, Role, Tensor
+
+_UNKNOWN = Value(None, None)
+_QUANTISED = frozenset({"QLinearConv", "DequantizeLinear", "QGemm"})
+
+
+def load_onnx(path: str | os.PathLike[str], dims: Mapping[str, int] | None = None, name: str | None = None) -> Graph:
+    """The graph of the ONNX model in ``path``.
+
+    ``dims`` gives a value to every free size of the inputs, by its name in the file or as `input.axis` where it has
+    none: ``load_onnx("bert.onnx", dims={"batch": 8, "sequence": 128})``. ``name`` is the file's stem unless told.
+    """
+    file = Path(path)
+    try:
+        return _graph(expanded(read(file)), dims or {}, name or file.stem)
+    except UnknownNameError:
+        raise
+    except GraphError as error:
+        raise type(error)(*(replace(problem, file=str(file)) for problem in error.problems)) from error
+
+
+def _graph(model: ModelProto, given: Mapping[str, int], name: str) -> Graph:
+    dims = Dims(model.graph, given)
+    inputs = {value.name: dims.input_value(value) for value in dims.inputs}
+    draft = Draft(
+        versions={"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import},
+        inputs=frozenset(inputs),
+        outputs=frozenset(value.name for value in model.graph.output),
+        readers=_readers(model.graph),
+        stated=_stated(model, dims, inputs),
+        values=dict(inputs),
+    )
+    for tensor in model.graph.initializer:
+        draft.enter(tensor, tensor.name)
+    for sparse in model.graph.sparse_initializer:
+        draft.enter(sparse.values, sparse.values.name)
+    for index, node in enumerate(model.graph.node):
+        run(draft, node, index)
+    tensors = {tensor: _tensor(draft, tensor) for tensor in _named(draft, model.graph)}
+    return Graph(name, tensors, tuple(draft.ops), tuple(draft.repeats), level="onnx")
+
+
+def _readers(graph: GraphProto) -> dict[str, list[str]]:
+    """Operators that read each value; what a subgraph reads counts for the node that holds it."""
+    readers: dict[str, list[str]] = {}
+
+    def visit(node: NodeProto, reader: str) -> None:
+        for name in node.input:
+            readers.setdefault(name, []).append(reader)
+        for attribute in node.attribute:
+            for inner in attribute.g.node:
+                visit(inner, reader)
+
+    for node in graph.node:
+        visit(node, node.op_type)
+    return readers
+
+
+def _stated(model: ModelProto, dims: Dims, inputs: Mapping[str, Value]) -> Callable[[str], Value]:
+    """What the file states about a value, else what onnx infers; inference runs only when somebody asks."""
+    stated = {value.name: dims.concrete(value) for value in (*model.graph.value_info, *model.graph.output)}
+
+    @cache
+    def inferred() -> dict[str, Value]:
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        for value in copy.graph.input:
+            shape = inputs[value.name].shape if value.name in inputs else None
+            if shape is not None:
+                fix(value, shape)
+        try:
+            result = shape_inference.infer_shapes(copy, data_prop=True)
+        except Exception:  # compiled code that throws whatever it likes; without it less is known
+            return {}
+        return {value.name: dims.concrete(value) for value in (*result.graph.value_info, *result.graph.output)}
+
+    def look_up(name: str) -> Value:
+        own = stated.get(name, _UNKNOWN)
+        if own.shape is not None and own.dtype is not None:
+            return own
+        other = inferred().get(name, _UNKNOWN)
+        return Value(other.shape if own.shape is None else own.shape, own.dtype or other.dtype)
+
+    return look_up
+
+
+def _named(draft: Draft, graph: GraphProto) -> Iterator[str]:
+    """Names of the graph's tensors: inputs, weights, operands of ops, outputs, and what they are views of."""
+    weights = (tensor.name for tensor in graph.initializer if _constant_role(draft, tensor.name) is Role.WEIGHT)
+    operands = (name for op in draft.ops for name in (*op.inputs, *op.outputs))
+    for name in dict.fromkeys((*draft.inputs, *weights, *operands, *draft.outputs)):
+        value = draft.values.get(name, _UNKNOWN)
+        if value.shape is not None and value.dtype is not None:
+            yield name
+            while name in draft.bases:
+                name = draft.bases[name]
+                yield name
+
+
+def _tensor(draft: Draft, name: str) -> Tensor:
+    value = draft.values[name]
+    assert value.shape is not None and value.dtype is not None, f"'{name}' has no shape or format"
+    return Tensor(name, value.shape, value.stored or value.dtype, _role(draft, name), draft.bases.get(name))
+
+
+def _role(draft: Draft, name: str) -> Role:
+    """A view has the role of what lies behind it, unless it is the result of the graph."""
+    if name in draft.roles:
+        return draft.roles[name]
+    if name in draft.outputs:
+        return Role.OUTPUT
+    if name in draft.bases:
+        return _role(draft, draft.bases[name])
+    if name in draft.inputs:
+        return Role.INPUT
+    return _constant_role(draft, name)
+
+
+def _constant_role(draft: Draft, name: str) -> Role:
+    """Constants are weights, but for scalars, masks and indices; what is known of shapes is a buffer."""
+    value = draft.values[name]
+    if not value.constant:
+        return Role.BUFFER if value.array is not None else Role.ACTIVATION
+    if not value.shape or value.dtype is None:
+        return Role.BUFFER
+    fmt = dtype(value.dtype)
+    # Quantised weights have 16 bits or fewer; 32-bit integers are their biases, or indices.
+    bias = value.dtype == "int32" and not _QUANTISED.isdisjoint(draft.readers.get(name, ()))
+    index = fmt.kind == "bool" or (fmt.kind == "int" and fmt.bits > 16 and not bias)
+    return Role.BUFFER if index else Role.WEIGHT
