@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from hwsim.dtypes import dtype
 from hwsim.errors import GraphError
-from hwsim.graph import Graph, Kind, Op, Role
+from hwsim.graph import MATMUL_KINDS, Graph, Kind, Op, Role
 
 
 class Pattern(StrEnum):
@@ -127,6 +127,8 @@ LINEAR_RULES = frozenset({"linear", "retention", "gla", "ssd", "simple_gla"})
 DELTA_RULES = frozenset({"delta_rule", "gated_delta_rule", "kda", "gdn2"})
 SCAN_RULES = frozenset({"mamba1"})
 
+PRODUCTS = MATMUL_KINDS | {Kind.RECURRENCE}
+
 Formula: TypeAlias = Callable[[Op, Graph], Arithmetic]
 _FORMULAS: dict[Kind, Formula] = {}
 
@@ -151,9 +153,14 @@ def _matmul(op: Op, graph: Graph) -> Arithmetic:
 
 @formula(Kind.CONV)
 def _conv(op: Op, graph: Graph) -> Arithmetic:
-    """Each position of the smaller-indexed side meets every kernel tap: 2·N·positions·O·(C/g)·taps."""
+    """Each position of the coarser side meets every kernel tap: 2·N·positions·O·(C/g)·taps, in every direction.
+
+    A weight gradient counts all pairs of channels, also those that no group joins, as torch's FlopCounterMode does:
+    that is `groups` times what a kernel must do.
+    """
     positions = op.sizes("in_size") if op.flag("transposed") else op.sizes("out_size")
-    per_position = op.size("out_channels") * op.size("in_channels") // op.size("groups") * prod(op.sizes("kernel"))
+    groups = 1 if op.text("direction") == "grad_weight" else op.size("groups")
+    per_position = op.size("out_channels") * op.size("in_channels") // groups * prod(op.sizes("kernel"))
     return Arithmetic(matmul=2.0 * op.size("batch") * prod(positions) * per_position)
 
 
@@ -282,12 +289,16 @@ def work_of(op: Op, graph: Graph) -> Work:
 
 
 def compute_dtype(op: Op, graph: Graph) -> str:
-    """The format that the op calculates in: its ``compute`` attribute, else its widest floating operand's."""
+    """The format that the op calculates in: its ``compute`` attribute, else its widest floating operand's.
+
+    A product calculates in the format of its two factors, whatever else it reads (a state) or writes (row sums).
+    """
     stated = op.text("compute")
     if stated:
         return stated
-    formats = [dtype(graph.tensors[name].dtype) for name in (*op.inputs, *op.outputs)]
-    floats = [fmt for fmt in formats if fmt.kind != "int" and fmt.kind != "bool"]
+    names = op.inputs[:2] if op.kind in PRODUCTS else (*op.inputs, *op.outputs)
+    formats = [dtype(graph.tensors[name].dtype) for name in names]
+    floats = [fmt for fmt in formats if fmt.kind not in ("int", "bool")]
     candidates = floats or formats
     return max(candidates, key=lambda fmt: fmt.bits).name if candidates else "fp32"
 

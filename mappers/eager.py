@@ -1,4 +1,4 @@
-"""The mapper `eager`: a kernel per op as torch launches it, each issued by the host."""
+"""The mappers `eager` and `recorded`: a kernel per op as torch launches it, by the host or from a recorded graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from hwsim.mappers.kernels import Group, folded, schedule_groups
 
 
 class Eager:
-    """One kernel per op that is not a view."""
+    """One kernel per op that is not a view, each issued by the host."""
 
     name = "eager"
+    launch = Launch.EAGER
 
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """Every op on its own, in the order of capture."""
         graph = folded(graph)
         groups = [Group((index,)) for index, op in enumerate(graph.ops) if op.kind is not Kind.VIEW]
-        return schedule_groups(graph, groups, device, policy, Launch.EAGER)
+        return schedule_groups(graph, groups, device, policy, self.launch)
+
+
+class Recorded(Eager):
+    """The kernels of `eager` replayed from a recorded graph, as a CUDA graph does."""
+
+    name = "recorded"
+    launch = Launch.GRAPH
