@@ -44,7 +44,7 @@ class GatedDeltaNet2Config:
 
 
 class GatedDeltaNet2Mixer(nn.Module):
-    """y = W_o (RMSNorm(GDN2(q, k, v; log α, b, w)) ⊙ SiLU(gate)), facts of the update in `hwsim.kernels.gated_delta`.
+    """y = W_o (RMSNorm(GDN2(q, k, v; log α, b, w)) ⊙ SiLU(gate)); `hwsim.kernels.gated_delta` has the update.
 
     q, k, v = SiLU(conv(W x)), q and k then L2-normalised per head; erase b = σ(W_b x), write w = σ(W_w x);
     log α = −exp(A) softplus(W_f2 W_f1 x + δ); gate = W_g2 W_g1 x + bias.

@@ -160,6 +160,8 @@ class SambaY(LanguageModel):
     """
 
     def __init__(self, config: SambaYConfig) -> None:
+        if config.layers % 4:
+            raise ValueError(f"a SambaY has a multiple of 4 layers, got {config.layers}")
         layers: list[nn.Module] = [
             Block(
                 _mixer(config, index),

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -63,6 +64,11 @@ def test_layer_plan_and_parameters() -> None:
     assert {sum(p.numel() for p in layer.mlp.parameters()) for layer in model.layers} == {78_643_200}
 
 
+def test_layers_come_in_fours() -> None:
+    with pytest.raises(ValueError, match="multiple of 4 layers, got 6"):
+        SambaY(SambaYConfig(layers=6))
+
+
 def test_state_bytes() -> None:
     # One full cache of 5,120 B/token, 8 windows of 512 tokens (21.0 MB), 9 Mamba states.
     with torch.device("meta"):
@@ -74,15 +80,18 @@ def test_state_bytes() -> None:
 
 
 def test_a_prompt_passes_half_of_the_model() -> None:
-    # Weights that see every token of a prompt: 1,872,010,240 of matrices, the rest see its last token only.
+    # Matrices that see every token of a prompt: 9 Mamba, 8 windowed layers with their biases, 17 MLPs, and of the
+    # full layer the keys and values (1,872,010,240 without the latter's biases). The rest sees the last token.
     with torch.device("meta"):
         model = SambaY(SambaYConfig())
-    seen: dict[str, int] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear):
-            module.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0].shape[1]}))
-    with torch.device("meta"):
+        seen: dict[str, int] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(
+                    lambda module, inputs, name=name: seen.update({name: inputs[0].shape[1]})
+                )
         model(**model.example_inputs("prefill", 1, 7))
-    half = [name for name, tokens in seen.items() if tokens == 7]
-    assert {int(name.split(".")[1]) for name in half} == set(range(17))
-    assert all(int(name.split(".")[1]) >= 17 for name, tokens in seen.items() if tokens == 1)
+    layers = {tokens: {int(name.split(".")[1]) for name in seen if seen[name] == tokens} for tokens in (1, 7)}
+    assert layers == {7: set(range(17)), 1: set(range(17, 32))}
+    whole = 9 * 41_241_600 + 8 * 19_668_480 + 17 * 78_643_200
+    assert whole + 2560 * 2 * 20 * 64 == 1_872_010_240
