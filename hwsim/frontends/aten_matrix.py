@@ -63,9 +63,21 @@ def _grouped_custom_backward(call: Call) -> None:
 
 @lowers("_trilinear")
 def _trilinear(call: Call) -> None:
-    """Of nn.Bilinear: x1 [N, k] with W [n, k, l], then with x2 [N, l]: the first product dominates and is counted."""
-    x, weight = call.args[0], call.args[1]
-    call.emit(Kind.MATMUL, batch=1, m=call.numel(call.result), n=call.shape(weight)[-1], k=call.shape(x)[-1])
+    """Of nn.Bilinear: three factors, broadcast along the dimensions that each lacks, multiplied and summed over some."""
+    lacking = [call.arg(f"expand{index}") for index in (1, 2, 3)]
+    full = list(call.shape(_unsqueezed(call.args[0], lacking[0])))
+    for factor, dims in zip(call.args[1:3], lacking[1:], strict=True):
+        shape = call.shape(_unsqueezed(factor, dims))
+        full = [other if size == 1 else size for size, other in zip(full, shape, strict=True)]
+    summed = set(call.arg("sumdim"))
+    rows = product(size for dim, size in enumerate(full) if dim not in summed)
+    call.emit(Kind.MATMUL, batch=1, m=rows, n=1, k=product(full[dim] for dim in summed))
+
+
+def _unsqueezed(tensor: torch.Tensor, dims: list[int]) -> torch.Tensor:
+    for dim in sorted(dims):
+        tensor = tensor.unsqueeze(dim)
+    return tensor
 
 
 def _factors(call: Call) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,7 +66,7 @@ def _scatter(call: Call, picks: Size, elements: Size, function: str, values: tor
 @lowers("embedding_dense_backward", "select_backward", "slice_backward", "diagonal_backward", "unfold_backward",
         "select_scatter", "slice_scatter", "diagonal_scatter", "as_strided_scatter", "max_pool2d_with_indices_backward",
         "max_pool3d_with_indices_backward", "adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward",
-        "max_unpool2d", "max_unpool3d", "_embedding_bag_dense_backward", "fractional_max_pool2d_backward",
+        "max_unpool2d", "max_unpool3d", "fractional_max_pool2d_backward",
         "fractional_max_pool3d_backward", "index_select_backward", "_adaptive_max_pool1d_backward")  # fmt: skip
 def _into_zeros(call: Call) -> None:
     """A tensor of zeros (or a copy) in which a part is set or accumulated."""
@@ -81,6 +81,13 @@ def _into_zeros(call: Call) -> None:
     elements = call.shape(part)[-1] if "embedding" in call.info.name else 1
     picks = combine("//", call.numel(part), elements)
     call.emit(Kind.SCATTER, picks=picks, elements=elements, function="add")
+
+
+@lowers("_embedding_bag_backward")
+def _embedding_bag_backward(call: Call) -> None:
+    rows = call.numel(call.arg("indices"))
+    call.emit(Kind.FILL, [], numel=call.numel(call.result))
+    call.emit(Kind.SCATTER, picks=rows, elements=call.shape(call.result)[1], function="add")
 
 
 _PLAIN_WRITES = frozenset(
@@ -128,10 +135,10 @@ def _fill(call: Call) -> None:
     call.emit(Kind.FILL, [], numel=call.numel(call.result))
 
 
-@lowers("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize", "set", "detach",
+@lowers("as_strided", "transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize", "set", "detach",
         "record_stream", "_has_compatible_shallow_copy_type", "_version")  # fmt: skip
 def _nothing(call: Call) -> None:
-    """Memory without contents, or bookkeeping: nothing runs."""
+    """Memory without contents, another layout in place, or bookkeeping: nothing runs."""
     call.emit(Kind.VIEW, [])
 
 

@@ -169,6 +169,23 @@ def _pool_backward(call: Call) -> None:
     call.emit(Kind.ELEMENTWISE, function="mul", numel=call.numel(call.result))
 
 
+@lowers("upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward",
+        "_upsample_nearest_exact1d_backward", "_upsample_nearest_exact2d_backward", "_upsample_nearest_exact3d_backward",
+        "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward",
+        "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward")  # fmt: skip
+def _repetition_backward(call: Call) -> None:
+    """The gradients of all copies of an element, added."""
+    cols = _ratio(call, call.args[0], call.result)
+    call.emit(Kind.REDUCE, function="sum", rows=call.numel(call.result), cols=cols)
+
+
+@lowers("_weight_norm_interface", "_weight_norm_interface_backward")
+def _weight_norm(call: Call) -> None:
+    backward = "backward" in call.info.name
+    v, g = call.args[1:3] if backward else call.args[:2]
+    call.emit(Kind.NORM, function="l2norm", rows=call.numel(g), cols=_ratio(call, v, g), backward=backward)
+
+
 def _pooling(call: Call) -> str:
     return "max_pool" if "max" in call.info.name else "avg_pool"
 
@@ -178,3 +195,12 @@ def _embedding_bag(call: Call) -> None:
     """Rows of a table, picked and added."""
     table, indices = call.args[:2]
     call.emit(Kind.GATHER, picks=call.numel(indices), elements=call.shape(table)[1])
+
+
+@lowers("linalg_solve_triangular", "triangular_solve", "linalg_cholesky_ex", "cholesky", "linalg_inv_ex", "linalg_lu_factor_ex",
+        "linalg_lu", "linalg_ldl_factor_ex", "linalg_lu_solve", "_linalg_solve_ex", "linalg_qr", "_linalg_svd", "_linalg_eigh",
+        "linalg_eig", "_linalg_det", "_linalg_slogdet", "cholesky_solve", "cholesky_inverse", "linalg_householder_product",
+        "ormqr", "geqrf")  # fmt: skip
+def _dense_algebra(call: Call) -> None:
+    """Factorisations and solves of n x n matrices: about n multiply-adds, on average half of them, an element."""
+    call.emit(Kind.REDUCE, function="sum", rows=call.numel(call.result), cols=call.shape(call.args[0])[-1])

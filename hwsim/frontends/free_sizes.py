@@ -33,6 +33,10 @@ class FreeSizes:
             self.values[name] = self._env.create_symintnode(symbol, hint=hint, source=source)  # type: ignore[assignment]
         self.sizes = Sizes({symbol: name for name, symbol in self._symbols.items()})
 
+    def adopt(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A meta tensor of fixed sizes in the form that the mode works with."""
+        return self.mode.from_tensor(tensor, static_shapes=True)
+
     def check(self) -> None:
         """Raise `GraphError` for every size that the traced code fixed to a value or tied to another."""
         for name, symbol in self._symbols.items():

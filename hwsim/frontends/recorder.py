@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -17,7 +18,7 @@ from hwsim.errors import GraphError, UnsupportedOpError
 from hwsim.frontends.aten import Call, OpInfo, describe
 from hwsim.frontends.symbols import Sizes
 from hwsim.frontends.tensors import TensorTable
-from hwsim.frontends.whole import WHOLE
+from hwsim.frontends.whole import STAND_INS, WHOLE
 from hwsim.graph import Attribute, Kind, Op, Role
 from hwsim.sizes import Size
 
@@ -28,6 +29,8 @@ _DATA_DEPENDENT = frozenset(
     {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
      "is_nonzero", "repeat_interleave", "bincount", "nonzero_static", "item"}
 )  # fmt: skip
+# Ops whose meta kernel in C++ refuses symbolic sizes: the Python dispatcher finds their Python form.
+_CONCRETE_META = frozenset({"aten::constant_pad_nd", "aten::linalg_solve_triangular"})
 _LITERAL_ELEMENTS = 4096  # tensors written as literals keep their values up to this size
 _HOST_ONLY = frozenset({"prim::device", "aten::_assert_async", "aten::_assert_scalar", "aten::_assert_tensor_metadata",
                         "aten::sym_size", "aten::sym_stride", "aten::sym_numel", "aten::is_contiguous",
@@ -109,7 +112,8 @@ class Recorder(TorchDispatchMode):
                 return func.decompose(*args, **kwargs) if whole is None else whole(*args, **kwargs)
         args, kwargs, literal = self._on_meta(info, args, kwargs)
         try:
-            out = func(*args, **kwargs)
+            with enable_python_dispatcher() if info.name in _CONCRETE_META else nullcontext():
+                out = STAND_INS.get(info.name, func)(*args, **kwargs)
         except GraphError:
             raise
         except Exception as error:

@@ -19,7 +19,7 @@ import hwsim.frontends.aten_matrix
 import hwsim.frontends.aten_memory
 import hwsim.frontends.aten_vector  # noqa: F401  (each registers its rules)
 from hwsim.errors import GraphError
-from hwsim.frontends.normalise import normalised
+from hwsim.frontends.normalise import normalised, renamed
 from hwsim.frontends.recorder import META, ModulePaths, Recorder
 from hwsim.frontends.symbols import Sizes
 from hwsim.frontends.tensors import TensorTable, tensors_in
@@ -60,8 +60,8 @@ def trace_symbolic(
     """
     from hwsim.frontends.free_sizes import FreeSizes
 
-    copied = _on_meta(module)
     free = FreeSizes(symbols)
+    copied = _on_meta(module, free.adopt)
     with free.mode, torch.device(META):
         kwargs = dict(build_inputs(**free.values))
         record = _Trace(copied, free.sizes).run((), kwargs, backward)
@@ -78,6 +78,7 @@ class _Trace:
         self.recorder = Recorder(self.table, ModulePaths(module))
         self.roles: dict[str, Role] = {}
         self.results: list[torch.Tensor] = []
+        self.gradients: dict[str, torch.Tensor] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], backward: bool) -> _Trace:
         """Record the module's run on meta arguments."""
@@ -91,12 +92,12 @@ class _Trace:
             result = self.module(*args, **kwargs)
             self.results = [tensor for _, tensor in tensors_in(result)]
             if backward:
-                self.results += self._backward(inputs)
+                self.gradients = self._backward(inputs)
         return self
 
     def graph(self, name: str) -> Graph:
         """The record as a graph."""
-        owners = {self.table.owner(tensor) for tensor in self.results} - {None}
+        owners = {self.table.owner(tensor) for tensor in (*self.results, *self.gradients.values())} - {None}
         for owner in map(str, owners):
             if self.table.tensors[owner].role is Role.ACTIVATION:
                 self.roles[owner] = Role.OUTPUT
@@ -104,7 +105,17 @@ class _Trace:
             if self.table.tensors[owner].role in (Role.INPUT, Role.BUFFER):
                 self.roles[owner] = Role.STATE
         self.table.set_roles(self.roles)
-        return normalised(Graph(name, self.table.tensors, tuple(self.recorder.ops)))
+        graph = Graph(name, self.table.tensors, tuple(self.recorder.ops))
+        return normalised(renamed(graph, self._gradient_names()) if self.gradients else graph)
+
+    def _gradient_names(self) -> dict[str, str]:
+        """New names of the tensors that hold gradients: the weight's with ``.grad``."""
+        names: dict[str, str] = {}
+        for of, gradient in self.gradients.items():
+            owner = self.table.owner(gradient)
+            if owner is not None and self.table.tensors[owner].role is Role.OUTPUT:
+                names.setdefault(owner, f"{of}.grad")
+        return names
 
     def _name_parameters(self) -> None:
         for name, parameter in self.module.named_parameters():
@@ -119,8 +130,8 @@ class _Trace:
             self.table.name(tensor, name, Role.STATE if state else Role.INPUT)
         return [tensor for _, tensor in named]
 
-    def _backward(self, inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-        """The gradients of all weights (and of inputs that ask for theirs), recorded."""
+    def _backward(self, inputs: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The gradients of all weights (and of inputs that ask for theirs) by name, recorded."""
         wanted = [*self.module.parameters(), *inputs]
         wanted = [tensor for tensor in wanted if tensor.requires_grad]
         results = [tensor for tensor in self.results if tensor.requires_grad]
@@ -130,14 +141,16 @@ class _Trace:
         results = scalars[:1] or results
         seeds = [torch.ones_like(tensor) for tensor in results]
         gradients = torch.autograd.grad(results, wanted, seeds, allow_unused=True)
-        return [gradient for gradient in gradients if gradient is not None]
+        named = zip(map(self.table.name, wanted), gradients, strict=True)
+        return {name: gradient for name, gradient in named if gradient is not None}
 
 
 class _CopiesToMeta(TorchFunctionMode):
     """While active, a deep copy of a tensor is a meta tensor of the same layout, sharing storage as the originals do."""
 
-    def __init__(self) -> None:
+    def __init__(self, adopt: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
+        self._adopt = adopt
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -159,14 +172,18 @@ class _CopiesToMeta(TorchFunctionMode):
         twin = torch.empty(0, dtype=tensor.dtype, device=META)
         twin.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]
         if isinstance(tensor, torch.nn.Parameter):
-            return torch.nn.Parameter(twin, tensor.requires_grad)
-        return twin.requires_grad_(tensor.requires_grad)
+            return self._adopt(torch.nn.Parameter(twin, tensor.requires_grad))
+        return self._adopt(twin.requires_grad_(tensor.requires_grad))
 
 
-def _on_meta(value: Any) -> Any:
-    """A deep copy of ``value`` with meta tensors for all tensors inside."""
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _on_meta(value: Any, adopt: Callable[[torch.Tensor], torch.Tensor] = _as_it_is) -> Any:
+    """A deep copy of ``value`` with meta tensors, each passed through ``adopt``, for all tensors inside."""
     with torch.no_grad():
-        copies = _CopiesToMeta()
+        copies = _CopiesToMeta(adopt)
         memo: dict[int, Any] = {}
         for module in _modules_in(value):
             # Parameters copy themselves without asking the mode.

@@ -103,6 +103,36 @@ def dropout(input: Tensor, p: float, train: bool) -> Tensor:
     return torch.native_dropout(input, p, True)[0] if train and p > 0 else input
 
 
+def grouped_mm(a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None,
+               out_dtype: torch.dtype | None = None) -> Tensor:
+    """The shape of aten::_grouped_mm in every format: torch's own meta kernel takes bfloat16 only."""
+    if a.dim() == 2 and b.dim() == 2 and offs is not None:
+        return a.new_empty(offs.shape[0], a.shape[0], b.shape[1], dtype=out_dtype)
+    if a.dim() == 3 and b.dim() == 2:
+        return a.new_empty(a.shape[1], b.shape[1], dtype=out_dtype)
+    return a.new_empty(*a.shape[:-1], b.shape[-1], dtype=out_dtype)
+
+
+def _ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: object, target_lengths: object,
+              blank: int = 0, zero_infinity: bool = False) -> tuple[Tensor, Tensor]:
+    """One loss for each sequence, and the forward variables of its longest possible target."""
+    tokens, batch = log_probs.shape[:2]
+    return log_probs.new_empty(batch), log_probs.new_empty(batch, tokens, 2 * targets.shape[-1] + 1)
+
+
+def _like_second(grad: Tensor, like: Tensor, *rest: object) -> Tensor:
+    return torch.empty_like(like)
+
+
+# Ops without a meta kernel, or with one that refuses what the real one takes, and what gives their result instead.
+STAND_INS = {
+    "aten::_grouped_mm": grouped_mm,
+    "aten::_ctc_loss": _ctc_loss,
+    "aten::_ctc_loss_backward": _like_second,
+    "aten::multi_margin_loss_backward": _like_second,
+    "aten::multilabel_margin_loss_backward": _like_second,
+}
+
 WHOLE = {
     "aten::scaled_dot_product_attention": attention,
     "aten::rms_norm": rms_norm,
