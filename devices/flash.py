@@ -1,7 +1,8 @@
 """Attention as one tiled kernel on a GPU (Dao, FlashAttention-2, arXiv 2307.08691): tiles of queries walk the keys.
 
 The query heads of a group share their key-value head, so that their rows fill one tile (decode); with fewer tiles
-than units the keys are cut into parts whose results a second kernel joins.
+than units the keys of single queries are cut into parts whose results a second kernel joins. A tile's scores, softmax
+and output follow each other.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def attention_plan(chip: Chip, rate: float, kernel: Kernel) -> Plan:
 
     def seconds(plan: Plan) -> float:
         loaded = kernel.read_bytes + plan.reread
-        return max(plan.stretch * flops / rate, chip.seconds(chip.cache, loaded, plan.units)) + plan.latency
+        return max(plan.stretch * flops / rate, chip.seconds(chip.cache, loaded, plan)) + plan.latency
 
     return min(_plans(chip, heads), key=lambda plan: (seconds(plan), plan.reread))
 
@@ -90,7 +91,7 @@ def _plan(chip: Chip, heads: Heads, rows: int, keys: int) -> Plan:
     """The unit with most blocks to walk sets the time: waves of equal tiles, or longest first for unequal ones."""
     total, longest, count = heads.blocks(rows, keys)
     tiles = heads.pairs * count
-    parts = max(1, min(chip.units // tiles, int(longest)))
+    parts = max(1, min(chip.units // tiles, int(longest))) if heads.q_len == 1 else 1
     if heads.causal and parts == 1:
         load = max(longest, heads.pairs * total / chip.units)
     else:
@@ -105,6 +106,7 @@ def _plan(chip: Chip, heads: Heads, rows: int, keys: int) -> Plan:
         latency=chip.tile_latency + (chip.main.latency if parts > 1 else 0.0),
         reread=max(0.0, keys_loaded - compulsory) + joined,
         launches=2 if parts > 1 else 1,
+        serial=True,
     )
 
 

@@ -19,33 +19,38 @@ from hwsim.dtypes import dtype
 from hwsim.mapper import Flow, Kernel, Launch
 from hwsim.work import Pattern, Work
 
+UNITS = ("matmul", "vector", "special")
 ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, as libraries do
+FMA_FLOPS = 2  # that a vector peak counts for one instruction, while most vector work is single operations
 
 
 class Gpu:
     """A GPU from its card alone.
 
-    seconds = launches · launch latency + latency of the first bytes + max over units and memories of their busy time,
-    stretched until the dynamic power fits under the board's limit. ``warm``: operands that fit in the cache are
-    there already, as in a kernel that is replayed back to back; otherwise they come from where the flows say.
+    seconds = launches · launch latency + latency of the first bytes + max over units and memories of their busy time.
+    ``warm``: operands that fit in the cache are there already, as in a kernel that is replayed back to back; otherwise
+    they come from where the flows say. ``sustained``: kernels follow each other for so long that the clock drops
+    until dynamic and static power fit under the board's limit.
     """
 
     parameters: ClassVar[Mapping[str, str]] = {
         **PARAMETERS,
         "registers_per_unit": "B",
+        "active_static_power": "W",
     }
     tags: ClassVar[Tags] = Tags(graph_launch=True)
 
-    def __init__(self, card: Card, warm: bool = False) -> None:
+    def __init__(self, card: Card, warm: bool = False, sustained: bool = True) -> None:
         self.card = card
-        self.is_warm = warm
+        self.warm = warm
+        self.sustained = sustained
         self._rates = Rates(card)
         self._ports = Ports(card)
-        self._chip = Chip.of(card)
+        self._chip = Chip.of(card, warm)
 
-    def warm(self) -> Gpu:
-        """The same GPU with the operands of a kernel in its cache where they fit."""
-        return Gpu(self.card, warm=True)
+    def timed(self, warm: bool) -> Gpu:
+        """The same GPU as a benchmark sees it: ``warm``, kernels back to back; else one launch on empty caches."""
+        return Gpu(self.card, warm=warm, sustained=warm)
 
     def estimate(self, kernel: Kernel) -> Cost:
         """The cost of ``kernel`` run alone; never less than the roofline of its flows."""
@@ -61,24 +66,27 @@ class Gpu:
             busy[sent.link.name] = busy.get(sent.link.name, 0.0) + sent.seconds
             joules += sent.nbytes * self._ports.link_energy(sent.link)
         moved = {memory: demand.nbytes for memory, demand in traffic.items()}
-        return self._cost(self._latency(kernel, how), joules, moved, busy)
+        return self._cost(self._latency(kernel, how), how, joules, moved, busy)
 
     def host_seconds(self, kernel: Kernel) -> float:
         """The host's time to issue ``kernel``: none where it is replayed from a graph."""
         return self.card.parameter("host_launch_overhead") if kernel.launch is Launch.EAGER else 0.0
 
     def _latency(self, kernel: Kernel, how: Plan) -> float:
+        """Launches, which contain a first answer of the cache, the wait for main memory, and what the plan adds."""
         launch = "launch_latency" if kernel.launch is Launch.EAGER else "graph_launch_latency"
-        return how.launches * self.card.parameter(launch) + how.latency
+        waiting = self._missing(kernel) * (self._chip.main.latency - self._chip.cache.latency)
+        return how.launches * self.card.parameter(launch) + max(0.0, waiting) + how.latency
 
-    def _cost(self, latency: float, joules: float, traffic: Mapping[str, float], busy: Mapping[str, float]) -> Cost:
-        """Latency and the busiest resource, one after the other; at the power limit everything slows down."""
-        bound = max(busy, key=busy.__getitem__, default="latency")
-        longest = busy.get(bound, 0.0)
-        seconds = latency + longest
-        if latency > longest:
-            bound = "latency"
-        if isfinite(self.card.limit):
+    def _cost(
+        self, latency: float, how: Plan, joules: float, traffic: Mapping[str, float], busy: Mapping[str, float]
+    ) -> Cost:
+        """Latency, then whatever takes longest; at the power limit everything slows down."""
+        spans = {**busy, "latency": max(latency, how.chain)}
+        bound = max(spans, key=spans.__getitem__)
+        arithmetic = [busy.get(unit, 0.0) for unit in UNITS]
+        seconds = latency + max(how.chain, sum(arithmetic) if how.serial else 0.0, *busy.values())
+        if self.sustained and isfinite(self.card.limit):
             cooled = joules / (self.card.limit - self.card.static_power)
             if cooled > seconds:
                 seconds, bound = cooled, "power"
@@ -88,14 +96,11 @@ class Gpu:
         """Busy seconds by unit, and joules."""
         busy: dict[str, float] = {}
         joules = 0.0
-        for unit, amount in (
-            ("matmul", work.matmul_flops),
-            ("vector", work.vector_flops),
-            ("special", work.special_ops),
-        ):
+        for unit, amount in zip(UNITS, (work.matmul_flops, work.vector_flops, work.special_ops), strict=True):
             if amount:
                 rate = self._rate(unit, work.dtype)
-                busy[unit] = how.stretch * rate.seconds(amount)
+                slots = FMA_FLOPS if unit == "vector" else 1
+                busy[unit] = how.stretch * slots * rate.seconds(amount)
                 joules += amount * rate.joules
         return busy, joules
 
@@ -126,7 +131,7 @@ class Gpu:
 
         Cold: all. Warm: none up to the cache's capacity, all from twice of it, since what is over displaces as much.
         """
-        if not self.is_warm:
+        if not self.warm:
             return 1.0
         footprint = sum(flow.nbytes for flow in kernel.flows if flow.memory == self._chip.main.name)
         return min(1.0, max(0.0, footprint / self._chip.cache.capacity - 1))
@@ -134,12 +139,12 @@ class Gpu:
     def _share(self, memory: str, how: Plan) -> float:
         """The share of the bandwidth that the kernel's units can draw."""
         place = self._ports.memories.get(memory)
-        return 1.0 if place is None or not place.latency else self._chip.share(place, how.units)
+        return 1.0 if place is None or not place.latency else self._chip.share(place, how.units, how.width)
 
 
 def _rounded(flow: Flow, grain: float) -> Flow:
-    """A flow in whole grains of a memory: each contiguous run of a gather or scatter touches whole ones."""
-    if flow.pattern not in (Pattern.GATHER, Pattern.SCATTER) or not flow.granule:
+    """A flow in whole grains of a memory: each contiguous run touches whole ones."""
+    if flow.pattern is Pattern.STREAM or not flow.granule:
         return flow
     nbytes = flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain
     return Flow(flow.memory, nbytes, flow.write, flow.pattern, flow.granule, flow.role)

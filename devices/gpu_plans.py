@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import ceil, log, prod
+from math import ceil, gcd, log, prod
 from typing import TypeAlias
 
 from hwsim.devices.flash import attention_plan
-from hwsim.devices.occupancy import Chip, Plan
+from hwsim.devices.occupancy import LANES, LOAD_BYTES, WARP_BYTES, Chip, Plan
 from hwsim.devices.rates import Rates
 from hwsim.devices.tiles import MMA_SIDE, Product, best_plan
 from hwsim.dtypes import dtype
@@ -16,7 +16,7 @@ from hwsim.graph import Kind
 from hwsim.mapper import Kernel
 from hwsim.work import SCAN_RULES
 
-LANES = 32  # threads of a warp (CUDA C++ Programming Guide)
+DIRECT_RATIO = 8  # FMA lanes over load lanes of a unit (128 / 32) times the two operands of each FMA
 RADIX_BITS = 8  # of a key that one pass of a radix sort orders (Adinets and Merrill, Onesweep, arXiv 2206.01784)
 COMPLEX_BYTES = 8.0
 
@@ -42,24 +42,43 @@ def _matmul(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
 
 
 def _product(chip: Chip, rates: Rates, kernel: Kernel, shape: tuple[int, int, int, int]) -> Plan:
-    """Operands that lie in memory more densely than they are calculated with are read as they lie."""
+    """Operands that lie in memory more densely than they are calculated with are read as they lie.
+
+    Rows of k (and of n, where there are several) that do not start at whole 16-byte loads take smaller ones.
+    """
     batch, m, n, k = shape
     element = dtype(kernel.work.dtype).bytes_for(1)
     nominal = batch * float(m + n) * k * element
     density = min(1.0, kernel.read_bytes / nominal)
     rate = rates.matmul(kernel.work.dtype).flops
-    return best_plan(chip, Product(batch, m, n, k, density * element, rate))
+    width = min(_aligned(k * element), _aligned(n * element) if m > 1 else 1.0)
+    return best_plan(chip, Product(batch, m, n, k, density * element, rate, width))
+
+
+def _aligned(row_bytes: float) -> float:
+    """The share of a 16-byte load that divides rows of so many bytes."""
+    return gcd(max(1, int(row_bytes)), LOAD_BYTES) / LOAD_BYTES
 
 
 def _conv(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
-    """An implicit matrix product per group; with few channels a group, a direct loop on the vector lanes if faster."""
-    tiled = _product(chip, rates, kernel, conv_product(kernel))
-    groups = kernel.size("groups", 1)
-    narrow = min(kernel.size("in_channels", 1), kernel.size("out_channels", 1)) // groups < MMA_SIDE
+    """An implicit matrix product per group; with few channels a group, a direct loop on the vector lanes if faster.
+
+    The matrix units want channels last and in multiples of 16: other layouts are copied there and back.
+    """
+    batch, m, n, k = conv_product(kernel)
+    channels = min(kernel.size("in_channels", 1), kernel.size("out_channels", 1)) // kernel.size("groups", 1)
     name = kernel.work.dtype
-    direct = rates.matmul(name).flops / rates.vector(name).flops
-    if narrow and direct < tiled.stretch:
-        return replace(chip.stream(kernel.nbytes), stretch=direct)
+    matmul, vector = rates.matmul(name).flops, rates.vector(name).flops
+    tiled = _product(chip, rates, kernel, (batch, m, n, k))
+    if channels < MMA_SIDE:
+        direct = replace(chip.stream(kernel.nbytes), stretch=DIRECT_RATIO * matmul / vector)
+        padded = tiled.stretch * MMA_SIDE / channels
+        if direct.stretch < padded:
+            return direct
+        tiled = replace(tiled, stretch=padded)
+    if kernel.attrs.get("layout") == "nchw" and matmul > vector:
+        moved = 2 * kernel.nbytes
+        tiled = replace(tiled, launches=3, reread=tiled.reread + moved, refetch=tiled.refetch + moved)
     return tiled
 
 
@@ -104,24 +123,36 @@ def _recurrence(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
         chunks = ceil(tokens / chunk)
         waves = ceil(sequences * chunks / chip.units)
         padded = waves * chip.units * chunk / (float(sequences) * tokens)
-        return Plan(padded, min(chip.units, sequences * chunks), chunks * chip.tile_latency)
+        return Plan(padded, min(chip.units, sequences * chunks), chain=chunks * chip.tile_latency)
     pieces = sequences * ceil(kernel.size("d_v", 1) / LANES)
     units = min(chip.units, pieces)
     steps = 1 if kernel.attrs.get("rule") in SCAN_RULES else tokens
-    return Plan(chip.units / units, units, chip.main.latency + (steps - 1) * chip.cache.latency)
+    return Plan(chip.units / units, units, chain=steps * chip.cache.latency)
 
 
 def _rows(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
-    rows = kernel.size("rows", 1)
-    return chip.rows(rows, kernel.read_bytes / rows, kernel.read_bytes)
+    return chip.rows(kernel.size("rows", 1), kernel.size("cols", 1), kernel.read_bytes)
+
+
+def _scan(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
+    return chip.scan(kernel.size("rows", 1), kernel.size("cols", 1), kernel.read_bytes)
+
+
+def _gather(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
+    """A warp per run: short runs leave lanes idle, and runs of uneven length are loaded by the element."""
+    flow = max((flow for flow in kernel.flows if flow.granule), key=lambda flow: flow.nbytes, default=None)
+    if flow is None:
+        return chip.stream(kernel.nbytes)
+    element = flow.granule / kernel.size("elements", 1)
+    width = 1.0 if flow.granule % LOAD_BYTES == 0 else min(1.0, element / LOAD_BYTES)
+    filled = flow.granule / (ceil(flow.granule / WARP_BYTES) * WARP_BYTES)
+    return replace(chip.stream(kernel.nbytes), width=width * filled)
 
 
 def _reduce(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
-    """Rows are cut into pieces where there are few of them; the pieces meet in the cache."""
-    spread = chip.stream(kernel.nbytes)
-    if kernel.size("rows", 1) >= chip.units:
-        return spread
-    return replace(spread, latency=spread.latency + 2 * chip.cache.latency)
+    """The lanes of a block meet at the end; rows cut into pieces, where there are few rows, in the cache."""
+    meeting = 2 * chip.cache.latency if kernel.size("rows", 1) < chip.units else 0.0
+    return replace(chip.stream(kernel.nbytes), latency=chip.tile_latency + meeting)
 
 
 def _sort(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
@@ -147,7 +178,9 @@ _PLANNERS: dict[Kind, Planner] = {
     Kind.RECURRENCE: _recurrence,
     Kind.SOFTMAX: _rows,
     Kind.NORM: _rows,
-    Kind.SCAN: _rows,
+    Kind.SCAN: _scan,
+    Kind.GATHER: _gather,
+    Kind.SCATTER: _gather,
     Kind.REDUCE: _reduce,
     Kind.SORT: _sort,
     Kind.FFT: _fft,

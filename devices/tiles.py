@@ -1,7 +1,8 @@
 """Matrix products cut into tiles: which tile shape and how many slices of k suit a GPU best.
 
 A tile of tm x tn outputs runs on one unit, which reads (tm + tn)·k operand elements for it from the cache. Tiles go
-in waves over the units; with fewer tiles than units, k is cut into slices whose partial sums are added up in fp32.
+in waves over the units; with fewer tiles than units, k is cut into slices whose partial sums, in fp32, a second kernel
+adds up.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 class Product:
     """``batch`` products of m x k by k x n.
 
-    ``element`` is the bytes of an operand's element as it lies in memory, ``rate`` the peak in FLOP/s.
+    ``element`` is the bytes of an operand's element as it lies in memory, ``rate`` the peak in FLOP/s, ``width`` the
+    share of 16-byte loads that the alignment of rows allows.
     """
 
     batch: int
@@ -30,6 +32,7 @@ class Product:
     k: int
     element: float
     rate: float
+    width: float = 1.0
 
     @property
     def flops(self) -> float:
@@ -99,16 +102,16 @@ def plan_of(chip: Chip, product: Product, tiling: Tiling) -> Plan:
     depth = ceil(product.k / tiling.slices)
     done = 2.0 * waves * chip.units * tiling.tm * tiling.tn * depth
     loaded = tiles * float(tiling.tm + tiling.tn) * depth * product.element
-    partial, latency = 0.0, chip.tile_latency
-    if tiling.slices > 1:
-        partial = 2 * PARTIAL_BYTES * tiling.slices * product.batch * product.m * product.n
-        latency += 2 * chip.cache.latency  # partial sums out and in again
+    sliced = tiling.slices > 1
+    partial = 2 * PARTIAL_BYTES * tiling.slices * product.batch * product.m * product.n if sliced else 0.0
     return Plan(
         stretch=done / product.flops,
         units=min(tiles, chip.units),
-        latency=latency,
+        latency=chip.tile_latency + (2 * chip.cache.latency if sliced else 0.0),  # partial sums out and in again
+        width=product.width,
         reread=max(0.0, loaded - product.operand_bytes) + partial,
         refetch=_refetched(chip, product, tiling),
+        launches=2 if sliced else 1,
     )
 
 
@@ -131,8 +134,12 @@ def _refetched(chip: Chip, product: Product, tiling: Tiling) -> float:
 
 def _seconds(chip: Chip, product: Product, plan: Plan) -> float:
     operands = product.operand_bytes
-    return plan.latency + max(
-        plan.stretch * product.flops / product.rate,
-        chip.seconds(chip.cache, operands + plan.reread, plan.units),
-        chip.seconds(chip.main, operands + plan.refetch, plan.units),
+    return (
+        plan.latency
+        + (plan.launches - 1) * chip.launch_latency
+        + max(
+            plan.stretch * product.flops / product.rate,
+            chip.seconds(chip.cache, operands + plan.reread, plan),
+            chip.seconds(chip.main, operands + plan.refetch, plan),
+        )
     )

@@ -44,17 +44,17 @@ class Device(Protocol):
 
 
 @runtime_checkable
-class Warmable(Protocol):
-    """A device whose caches may hold a kernel's operands from the run before: `warm` is the same device seen so."""
+class Timed(Protocol):
+    """A device on which a benchmark's kernels take another time than in a long run, as caches and clocks differ."""
 
-    def warm(self) -> Device:
-        """The device with operands in its caches where they fit."""
+    def timed(self, warm: bool) -> Device:
+        """The device as seen by one launch on empty caches, or ``warm``: by a kernel replayed back to back."""
         ...
 
 
-def warmed(device: Device) -> Device:
-    """``device`` with warm caches; a device without caches is the same warm and cold."""
-    return device.warm() if isinstance(device, Warmable) else device
+def timed(device: Device, warm: bool) -> Device:
+    """``device`` as a benchmark sees it; one that does not tell such cases apart is returned as it is."""
+    return device.timed(warm) if isinstance(device, Timed) else device
 
 
 def load_device(name: str | Path, changes: Mapping[str, object] | None = None) -> Device:

@@ -19,7 +19,7 @@ scan          function, rows, cols
 sort          rows, cols
 gather        picks, elements (contiguous elements of each pick)
 scatter       picks, elements
-copy          numel, strided (the order of the elements changes)
+copy          numel, strided (the order of the elements changes); run (contiguous elements read; absent: many)
 write         numel (in-place into a part of an existing tensor)
 fill, random  numel
 fft           rows, cols

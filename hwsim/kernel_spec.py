@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from hwsim.device import Device, warmed
+from hwsim.device import Device, timed
 from hwsim.dtypes import DTYPES, dtype
 from hwsim.errors import InputError, Problem, nearest_name, shown
 from hwsim.graph import Attribute, Graph, Kind, Op, Role, Tensor
@@ -138,7 +138,7 @@ def predict(specs: Sequence[object], device: Device, cache: Cache = Cache.COLD) 
     each under the index of its object.
     """
     launch = Launch.GRAPH if cache is Cache.WARM else Launch.EAGER
-    target = warmed(device) if cache is Cache.WARM else device
+    target = timed(device, cache is Cache.WARM)
     checked = [_object(spec, index) for index, spec in enumerate(specs)]
     problems = [problem for index, spec in enumerate(checked) for problem in _checked(spec, f"{index}.")[1]]
     if problems:
@@ -239,7 +239,7 @@ def _along_rows(sketch: Sketch) -> None:
     x = sketch.put("x", Role.INPUT, rows, cols)
     y = sketch.put("y", Role.OUTPUT, rows, *(() if function == "sum" else (cols,)))
     if function == "transpose_copy":
-        sketch.emit(Kind.COPY, (x,), (y,), numel=rows * cols, strided=True)
+        sketch.emit(Kind.COPY, (x,), (y,), numel=rows * cols, strided=True, run=1)
     else:
         kind = Kind.REDUCE if function == "sum" else Kind.SCAN
         sketch.emit(kind, (x,), (y,), rows=rows, cols=cols, function=function)

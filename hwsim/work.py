@@ -313,8 +313,15 @@ def accesses_of(op: Op, graph: Graph) -> tuple[Access, ...]:
     if op.kind is Kind.MATMUL and "experts" in op.attrs:
         return tuple(_touched_experts(op, graph, access) for access in accesses)
     if op.kind is Kind.COPY and op.flag("strided"):
-        return tuple(access if access.write else replace(access, pattern=Pattern.STRIDED) for access in accesses)
+        return tuple(access if access.write else _in_runs(op, graph, access) for access in accesses)
     return accesses
+
+
+def _in_runs(op: Op, graph: Graph, access: Access) -> Access:
+    """A read whose contiguous runs have ``run`` elements (absent: long ones)."""
+    run = op.size("run") if "run" in op.attrs else 0
+    granule = dtype(graph.tensors[op.inputs[0]].dtype).bytes_for(run)
+    return replace(access, pattern=Pattern.STRIDED, granule=granule)
 
 
 def _plain_accesses(op: Op, graph: Graph) -> Iterable[Access]:
