@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import ceil, isfinite
 from typing import ClassVar
 
@@ -112,11 +113,15 @@ class Gpu:
         return self._rates.vector(name) if unit == "vector" else self._rates.special(name)
 
     def _traffic(self, kernel: Kernel, how: Plan) -> dict[str, Demand]:
-        """Bytes by memory: what the flows touch in whole grains, all through the cache, and what is read again."""
+        """Bytes by memory: what the flows touch in whole grains, all through the cache, and what is read again.
+
+        Runs of a strided walk lie side by side, so that only the cache is asked for a grain each time.
+        """
         cache, main = self._chip.cache, self._chip.main
         grains = {memory.name: memory.granularity for memory in self.card.memories}
-        traffic = demands([_rounded(flow, grains.get(flow.memory, 1.0)) for flow in kernel.flows])
-        through = demands([_rounded(flow, cache.granularity) for flow in kernel.flows])
+        scattered = (Pattern.GATHER, Pattern.SCATTER)
+        traffic = demands([_rounded(flow, grains.get(flow.memory, 1.0), scattered) for flow in kernel.flows])
+        through = demands([_rounded(flow, cache.granularity, (*scattered, Pattern.STRIDED)) for flow in kernel.flows])
         missing = self._missing(kernel)
         if main.name in traffic:
             demand = traffic[main.name]
@@ -142,9 +147,8 @@ class Gpu:
         return 1.0 if place is None or not place.latency else self._chip.share(place, how.units, how.width)
 
 
-def _rounded(flow: Flow, grain: float) -> Flow:
-    """A flow in whole grains of a memory: each contiguous run touches whole ones."""
-    if flow.pattern is Pattern.STREAM or not flow.granule:
+def _rounded(flow: Flow, grain: float, patterns: tuple[Pattern, ...]) -> Flow:
+    """A flow in whole grains of a memory where its pattern is one of ``patterns``: each contiguous run by itself."""
+    if flow.pattern not in patterns or not flow.granule:
         return flow
-    nbytes = flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain
-    return Flow(flow.memory, nbytes, flow.write, flow.pattern, flow.granule, flow.role)
+    return replace(flow, nbytes=flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain)

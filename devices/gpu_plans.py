@@ -8,7 +8,7 @@ from math import ceil, gcd, log, prod
 from typing import TypeAlias
 
 from hwsim.devices.flash import attention_plan
-from hwsim.devices.occupancy import LANES, LOAD_BYTES, WARP_BYTES, Chip, Plan
+from hwsim.devices.occupancy import LANES, LOAD_BYTES, MAX_BLOCK_WARPS, WARP_BYTES, Chip, Plan
 from hwsim.devices.rates import Rates
 from hwsim.devices.tiles import MMA_SIDE, Product, best_plan
 from hwsim.dtypes import dtype
@@ -18,6 +18,7 @@ from hwsim.work import SCAN_RULES
 
 DIRECT_RATIO = 8  # FMA lanes over load lanes of a unit (128 / 32) times the two operands of each FMA
 RADIX_BITS = 8  # of a key that one pass of a radix sort orders (Adinets and Merrill, Onesweep, arXiv 2206.01784)
+WARP_COLUMNS = 32  # elements of a row that a lane keeps in registers
 COMPLEX_BYTES = 8.0
 
 Planner: TypeAlias = Callable[[Chip, Rates, Kernel], Plan]
@@ -134,19 +135,24 @@ def _rows(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
     return chip.rows(kernel.size("rows", 1), kernel.size("cols", 1), kernel.read_bytes)
 
 
+def _softmax(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
+    """A warp for a row that its registers hold, else the largest block."""
+    cols = kernel.size("cols", 1)
+    warps = 1 if cols <= LANES * WARP_COLUMNS else MAX_BLOCK_WARPS
+    return chip.rows(kernel.size("rows", 1), cols, kernel.read_bytes, warps)
+
+
 def _scan(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
     return chip.scan(kernel.size("rows", 1), kernel.size("cols", 1), kernel.read_bytes)
 
 
 def _gather(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
-    """A warp per run: short runs leave lanes idle, and runs of uneven length are loaded by the element."""
+    """A warp per run: short runs leave lanes idle, and runs that are no whole 16-byte loads take smaller ones."""
     flow = max((flow for flow in kernel.flows if flow.granule), key=lambda flow: flow.nbytes, default=None)
     if flow is None:
         return chip.stream(kernel.nbytes)
-    element = flow.granule / kernel.size("elements", 1)
-    width = 1.0 if flow.granule % LOAD_BYTES == 0 else min(1.0, element / LOAD_BYTES)
     filled = flow.granule / (ceil(flow.granule / WARP_BYTES) * WARP_BYTES)
-    return replace(chip.stream(kernel.nbytes), width=width * filled)
+    return replace(chip.stream(kernel.nbytes), width=_aligned(flow.granule) * filled)
 
 
 def _reduce(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
@@ -176,7 +182,7 @@ _PLANNERS: dict[Kind, Planner] = {
     Kind.CONV: _conv,
     Kind.ATTENTION: _attention,
     Kind.RECURRENCE: _recurrence,
-    Kind.SOFTMAX: _rows,
+    Kind.SOFTMAX: _softmax,
     Kind.NORM: _rows,
     Kind.SCAN: _scan,
     Kind.GATHER: _gather,

@@ -108,10 +108,10 @@ class Chip:
         units = min(self.units, max(1, ceil(nbytes / WARP_BYTES)))
         return Plan(self.units / units, units)
 
-    def rows(self, rows: int, cols: int, read: float) -> Plan:
-        """The plan of a kernel that gives each row a block, which goes over it twice: statistics, then results.
+    def rows(self, rows: int, cols: int, read: float, warps: int = BLOCK_WARPS) -> Plan:
+        """The plan of a kernel that gives each row ``warps``, which go over it twice: statistics, then results.
 
-        A block has one load a lane in flight, so each step waits for the memory; loads are of one element where rows
+        They have one load a lane in flight, so each step waits for the memory; loads are of one element where rows
         do not start at whole loads. A row that overflows the unit's shared memory comes from the cache again, and
         from main memory where the rows in work together overflow the cache.
         """
@@ -119,10 +119,10 @@ class Chip:
         again = read if read / rows > self.shared else 0.0
         lost = again if units * read / rows > self.cache.capacity else 0.0
         width = 1.0 if cols % LANE_ELEMENTS == 0 else 1 / LANE_ELEMENTS
-        steps = ceil(cols / (BLOCK_WARPS * LANES * LANE_ELEMENTS * width))
+        steps = ceil(cols / (warps * LANES * LANE_ELEMENTS * width))
         row = self.tile_latency + steps * (self.source_latency + self.cache.latency)
-        blocks = self.units * self.resident_warps // BLOCK_WARPS
-        chain = ceil(rows / blocks) * row
+        at_once = self.units * max(1, self.resident_warps // warps)
+        chain = ceil(rows / at_once) * row
         return Plan(self.units / units, units, chain=chain, width=width, reread=again, refetch=lost)
 
     def scan(self, rows: int, cols: int, read: float) -> Plan:
