@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hwsim.kernels import decoder, measure, suites  # noqa: E402
+from hwsim.kernels import decoder, measure, suites, timers  # noqa: E402
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 QUICK = ["sum", "add", "matmul"]
@@ -30,6 +30,13 @@ INTERCHANGE = {  # section 7 of the design
     "gather_rows": {"rows", "row_bytes", "table_bytes"},
     **{f"copy_{kind}": {"bytes"} for kind in ("h2d_pinned", "d2h_pinned", "d2d")},
 }
+
+
+@pytest.fixture(autouse=True)
+def few_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are quick rather than exact: few timings, and a small buffer to evict the caches."""
+    monkeypatch.setattr(timers, "REPEATS_MAX", 5)
+    monkeypatch.setattr(timers, "last_level_cache_bytes", lambda: 1 << 20)
 
 
 def table(path: Path) -> pd.DataFrame:
