@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from math import ceil, isfinite
+from math import isfinite
 from typing import ClassVar
 
 from hwsim.card import Card
@@ -14,15 +13,14 @@ from hwsim.devices.attention import needed_work
 from hwsim.devices.collective import exchange
 from hwsim.devices.gpu_plans import plan
 from hwsim.devices.occupancy import PARAMETERS, Chip, Plan
-from hwsim.devices.rates import Rate, Rates
-from hwsim.devices.traffic import Demand, Ports, demands
+from hwsim.devices.rates import FMA_FLOPS, Rate, Rates
+from hwsim.devices.traffic import Demand, Ports, demands, in_grains
 from hwsim.dtypes import dtype
-from hwsim.mapper import Flow, Kernel, Launch
-from hwsim.work import Pattern, Work
+from hwsim.mapper import Kernel, Launch
+from hwsim.work import Work
 
 UNITS = ("matmul", "vector", "special")
 ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, as libraries do
-FMA_FLOPS = 2  # that a vector peak counts for one instruction, while most vector work is single operations
 
 
 class Gpu:
@@ -119,9 +117,8 @@ class Gpu:
         """
         cache, main = self._chip.cache, self._chip.main
         grains = {memory.name: memory.granularity for memory in self.card.memories}
-        scattered = (Pattern.GATHER, Pattern.SCATTER)
-        traffic = demands([_rounded(flow, grains.get(flow.memory, 1.0), scattered) for flow in kernel.flows])
-        through = demands([_rounded(flow, cache.granularity, (*scattered, Pattern.STRIDED)) for flow in kernel.flows])
+        traffic = demands([in_grains(flow, grains.get(flow.memory, 1.0)) for flow in kernel.flows])
+        through = demands([in_grains(flow, cache.granularity, strided=True) for flow in kernel.flows])
         missing = self._missing(kernel)
         if main.name in traffic:
             demand = traffic[main.name]
@@ -145,10 +142,3 @@ class Gpu:
         """The share of the bandwidth that the kernel's units can draw."""
         place = self._ports.memories.get(memory)
         return 1.0 if place is None or not place.latency else self._chip.share(place, how.units, how.width)
-
-
-def _rounded(flow: Flow, grain: float, patterns: tuple[Pattern, ...]) -> Flow:
-    """A flow in whole grains of a memory where its pattern is one of ``patterns``: each contiguous run by itself."""
-    if flow.pattern not in patterns or not flow.granule:
-        return flow
-    return replace(flow, nbytes=flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain)

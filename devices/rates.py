@@ -11,6 +11,7 @@ from hwsim.dtypes import DType, dtype
 from hwsim.errors import CardError
 
 COMPLEX = {"complex64": "fp32", "complex128": "fp64"}  # work counts real operations
+FMA_FLOPS = 2  # that a vector peak counts for one instruction, while most vector work is single operations
 SIGNIFICANT_BITS = {"tf32": 19}  # stored in 32 bits, but no wider than this
 
 

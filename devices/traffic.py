@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
+from math import ceil, isfinite
 
 from hwsim.card import Card, Link, Memory
 from hwsim.errors import CardError
 from hwsim.mapper import Flow
+from hwsim.work import Pattern
 
 HOST = "host"
 ON_CHIP = ("cache", "scratchpad")
@@ -38,6 +39,14 @@ def demands(flows: Iterable[Flow]) -> dict[str, Demand]:
         read, write = (0.0, flow.nbytes) if flow.write else (flow.nbytes, 0.0)
         total[flow.memory] = total.get(flow.memory, Demand()).plus(read, write)
     return total
+
+
+def in_grains(flow: Flow, grain: float, strided: bool = False) -> Flow:
+    """A flow in whole grains of a memory: each run of a gather or scatter, and of a ``strided`` walk, by itself."""
+    scattered = flow.pattern in (Pattern.GATHER, Pattern.SCATTER) or (strided and flow.pattern is Pattern.STRIDED)
+    if not scattered or not flow.granule:
+        return flow
+    return replace(flow, nbytes=flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain)
 
 
 class Ports:
