@@ -37,8 +37,9 @@ def place(graph: Graph, works: Iterable[tuple[Work, int]], card: Card, use: Usag
     _take(room, peak, default, min(use.peak_activations, room[default]))
     overflow = use.peak_activations - peak[default]
     shares: dict[str, Mapping[str, float]] = {}
+    homes = _homes_of_residents(card)
     for storage, nbytes in _by_use(graph, works):
-        shares[storage], left = _spread(nbytes, room, peak)
+        shares[storage], left = _spread(nbytes, homes, room, peak)
         overflow += left
         if left:
             shares[storage] = {**shares[storage], HOST: left / nbytes}
@@ -59,8 +60,14 @@ def _home_of_activations(card: Card, use: Usage) -> str:
 
 
 def _tiers(card: Card) -> list[Memory]:
-    """The memories that software places data in; scratchpads hold activations only."""
+    """The memories that software places data in, nearest first."""
     return [memory for memory in card.memories if memory.kind != "cache"]
+
+
+def _homes_of_residents(card: Card) -> list[str]:
+    """Weights and states live in main memories and storage; in scratchpads only where there is nothing else."""
+    tiers = _tiers(card)
+    return [memory.name for memory in tiers if memory.kind != "scratchpad"] or [memory.name for memory in tiers]
 
 
 def _by_use(graph: Graph, works: Iterable[tuple[Work, int]]) -> list[tuple[str, float]]:
@@ -74,11 +81,13 @@ def _by_use(graph: Graph, works: Iterable[tuple[Work, int]]) -> list[tuple[str, 
     return sorted(sizes, key=lambda item: -traffic.get(item[0], 0.0) / item[1])
 
 
-def _spread(nbytes: float, room: dict[str, float], peak: dict[str, float]) -> tuple[dict[str, float], float]:
+def _spread(
+    nbytes: float, homes: list[str], room: dict[str, float], peak: dict[str, float]
+) -> tuple[dict[str, float], float]:
     """Fill the memories from the nearest outwards; returns the shares and the bytes that found no room."""
     shares: dict[str, float] = {}
     left = nbytes
-    for memory in room:
+    for memory in homes:
         taken = min(left, room[memory])
         if taken > 0:
             _take(room, peak, memory, taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -71,4 +72,4 @@ def test_a_slow_host_sets_the_pace():
 
 def test_no_two_kernels_at_once():
     spans = run(schedule([(0.3, 0.1), (0.1, 0.4), (0.2, 0.0)]), Stub()).spans
-    assert all(a.end <= b.start for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(spans))

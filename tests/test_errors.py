@@ -48,9 +48,7 @@ def test_all_problems_of_a_file_are_told_at_once() -> None:
 
 
 def test_unknown_names_come_with_the_nearest_or_the_known_ones() -> None:
-    assert str(UnknownNameError("device", "H20", ["h200", "a100"])) == (
-        "unknown device 'H20'; did you mean 'h200'?"
-    )
+    assert str(UnknownNameError("device", "H20", ["h200", "a100"])) == ("unknown device 'H20'; did you mean 'h200'?")
     assert "expected one of: a100, h200" in str(UnknownNameError("device", "zzz", ["h200", "a100"]))
     many = str(UnknownNameError("device", "zzz", [f"n{i:02}" for i in range(50)]))
     assert many.endswith("n11, ...")

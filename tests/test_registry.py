@@ -14,9 +14,7 @@ from hwsim.errors import PluginError, UnknownNameError
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
     """The entry points that the registry sees, to be filled by a test."""
     entries: list[EntryPoint] = []
-    monkeypatch.setattr(
-        registry, "entry_points", lambda group: [entry for entry in entries if entry.group == group]
-    )
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry for entry in entries if entry.group == group])
     return entries
 
 
