@@ -64,6 +64,28 @@ def append_to_caches(graph: Graph) -> Graph:
     return renamed(replace(graph, tensors=tensors, ops=tuple(ops)), names) if names else graph
 
 
+def update_in_place(graph: Graph) -> Graph:
+    """A fresh result that is only copied over a whole state is that state, written by the op that made it."""
+    makers = {name: index for index, op in enumerate(graph.ops) for name in op.outputs}
+    readers: dict[str, list[int]] = {}
+    for index, op in enumerate(graph.ops):
+        for name in {graph.storage(name) for name in op.inputs}:
+            readers.setdefault(name, []).append(index)
+    names: dict[str, str] = {}
+    for index, op in enumerate(graph.ops):
+        if op.kind is Kind.WRITE and len(op.inputs) == len(op.outputs) == 1 and op.inputs[0] in makers:
+            fresh, state = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
+            made = makers[fresh.name]
+            alike = fresh.base is state.base is None and (fresh.shape, fresh.dtype) == (state.shape, state.dtype)
+            between = any(made < reader < index for reader in readers.get(state.name, []))
+            if alike and state.role is Role.STATE and readers[fresh.name] == [index] and not between:
+                names[fresh.name] = state.name
+    if not names:
+        return graph
+    kept = tuple(op for op in graph.ops if not (op.kind is Kind.WRITE and op.inputs[0] in names))
+    return renamed(replace(graph, ops=kept), names)
+
+
 def drop_dead(graph: Graph) -> Graph:
     """Without ops whose results nothing reads, except matrix work, which a run would do nevertheless."""
     live_names: set[str] = set()
@@ -104,7 +126,7 @@ def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
     return replace(graph, tensors=tensors, ops=ops)
 
 
-RULES: tuple[Rule, ...] = (share_kv_heads, append_to_caches, drop_dead)
+RULES: tuple[Rule, ...] = (share_kv_heads, append_to_caches, update_in_place, drop_dead)
 
 
 def _makers(graph: Graph) -> dict[str, Op]:
