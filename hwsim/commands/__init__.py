@@ -1,0 +1,1 @@
+"""The commands of `hwsim`, one file each: they read options, call the library and print."""

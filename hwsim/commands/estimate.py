@@ -1,0 +1,97 @@
+"""`hwsim estimate`: one model on one device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwsim.commands import options
+from hwsim.commands.output import print_json, print_table, say, shown
+
+if TYPE_CHECKING:
+    from hwsim.result import Result
+
+TOP = 8
+
+
+def estimate(
+    model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
+    device: options.Device,
+    mapper: options.Mapper = "auto",
+    phase: options.Phase = None,
+    batch: options.Batch = 1,
+    prompt: options.Prompt = 2048,
+    generate: options.Generate = 128,
+    dtype: options.Dtype = "bf16",
+    spill: options.Spill = False,
+    dims: options.Dims = None,
+    trace: Annotated[str | None, typer.Option(help="Write a timeline for ui.perfetto.dev (.json or .json.gz).")] = None,
+    json: options.Json = False,
+) -> None:
+    """Time, energy and memory of MODEL on one device."""
+    from hwsim import simulation
+
+    result = simulation.estimate(
+        model,
+        device,
+        mapper=mapper,
+        phase=phase,
+        batch=batch,
+        prompt=prompt,
+        generate=generate,
+        dtype=dtype,
+        spill=spill,
+        dims=options.sizes(dims),
+    )
+    if trace is not None:
+        result.to_perfetto(trace)
+        say(f"timeline: {trace} (open it in ui.perfetto.dev)")
+    if json:
+        print_json({**result.summary(), "traffic": dict(result.traffic), "peak": dict(result.peak_by_memory)})
+    else:
+        _print(result)
+
+
+def _print(result: Result) -> None:
+    summary = result.summary()
+    load = result.workload
+    sizes = f"batch {load.batch}, prompt {load.prompt}, {load.dtype}"
+    names = ("latency_s", "tokens_per_s", "energy_j", "bandwidth_bytes_per_s", "peak_memory_bytes", "flops")
+    titles = ("latency", "tokens/s", "energy", "bandwidth", "peak memory", "FLOPs")
+    facts: list[tuple[str, str]] = [
+        (title, shown(name, summary[name]))
+        for title, name in zip(titles, names, strict=True)
+        if summary[name] is not None
+    ]
+    facts.append(("bound by", result.bound))
+    for memory, nbytes in result.traffic.items():
+        peak = shown("_bytes", result.peak_by_memory.get(memory, 0.0))
+        facts.append((f"memory {memory}", f"{shown('_bytes', nbytes)} moved, {peak} in use"))
+    print_table(facts, ("figure", "value"), f"{result.model} {load.phase} on {result.device}: {sizes}")
+    print_table(top_kernels(_kernels(result), result.latency), TOP_COLUMNS, "Most time")
+    for note in result.notes:
+        say(f"note: {note}")
+
+
+TOP_COLUMNS = ("kernel", "where", "launches", "time", "share", "bound by")
+
+
+def top_kernels(rows: list[dict[str, Any]], latency: float) -> list[list[str]]:
+    """The kernels that take most time, for a table of `TOP_COLUMNS`."""
+    most = sorted(rows, key=lambda row: -row["seconds"])[:TOP]
+    return [
+        [
+            row["kernel"],
+            row["path"],
+            f"{row['launches']:g}",
+            shown("seconds", row["seconds"]),
+            f"{row['seconds'] / latency:.1%}" if latency else "",
+            row["bound"],
+        ]
+        for row in most
+    ]
+
+
+def _kernels(result: Result) -> list[dict[str, Any]]:
+    return [row for part in result.phases for row in part.rows()]

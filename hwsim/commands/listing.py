@@ -1,0 +1,198 @@
+"""`hwsim list`, `hwsim show` and `hwsim schema`: what there is to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hwsim.commands import options
+from hwsim.commands.output import print_json, print_table, say, shown, shown_rows
+from hwsim.errors import HwsimError, UnknownNameError
+
+if TYPE_CHECKING:
+    from hwsim.card import Card
+    from hwsim.zoo import Preset
+
+Rows = list[dict[str, Any]]
+
+
+def list_names(
+    what: Annotated[
+        Literal["devices", "models", "mappers", "kernels", "studies", "claims"], typer.Argument(help="What to list.")
+    ],
+    json: options.Json = False,
+) -> None:
+    """List devices, models, mappers, kernels, studies or claims."""
+    rows = _LISTS[what]()
+    if json:
+        print_json(rows)
+        return
+    columns = list(rows[0]) if rows else ["name"]
+    print_table(shown_rows(rows, columns), columns)
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A device, a path to a card, or a model.")], json: options.Json = False
+) -> None:
+    """Show a card with the source of every figure, or a model with its sizes."""
+    from hwsim.device import card_names, load_device
+    from hwsim.study.schema import is_card_file
+    from hwsim.zoo import presets
+
+    models = presets()
+    if name in models:
+        _show_model(models[name], json)
+    elif is_card_file(name) or name in card_names():
+        _show_card(load_device(name).card, json)
+    else:
+        raise UnknownNameError("device or model", name, [*card_names(), *models])
+
+
+def print_schema(what: Annotated[Literal["study", "card"], typer.Argument(help="Which kind of file.")]) -> None:
+    """Print the JSON Schema of a study or a card, for editors."""
+    from hwsim.study.schema import card_schema, study_schema
+
+    print_json(study_schema() if what == "study" else card_schema())
+
+
+def _devices() -> Rows:
+    from hwsim.device import card_names, load_device
+
+    rows = []
+    for name in card_names():
+        try:
+            card = load_device(name).card
+        except HwsimError as error:
+            say(f"hwsim: {name} does not load: {error}")
+            continue
+        main = card.main
+        fastest = max(card.matmul.values(), default=max(card.vector.values(), default=0.0))
+        rows.append(
+            {
+                "name": name,
+                "title": card.title,
+                "family": card.family,
+                "memory": main.name,
+                "capacity_bytes": main.capacity,
+                "bandwidth_bytes_per_s": main.bandwidth,
+                "peak_flops_per_s": fastest,
+                "form": "peaks only" if card.first_form else "full",
+            }
+        )
+    return rows
+
+
+def _models() -> Rows:
+    from hwsim.zoo import presets
+
+    return [
+        {
+            "name": preset.name,
+            "title": preset.title,
+            "kind": preset.kind,
+            "parameters": preset.parameters,
+            "source": preset.source,
+        }
+        for preset in presets().values()
+    ]
+
+
+def _mappers() -> Rows:
+    from hwsim.registry import load_plugin, plugins
+
+    return [
+        {"name": name, "what": _first_line(load_plugin("hwsim.mappers", name)), "from": _origin(entry)}
+        for name, entry in plugins("hwsim.mappers").items()
+    ]
+
+
+def _kernels() -> Rows:
+    from hwsim.kernel_spec import SPEC_OPS
+
+    return [{"op": name, "fields": ", ".join(spec.fields)} for name, spec in SPEC_OPS.items()]
+
+
+def _studies() -> Rows:
+    from hwsim.registry import data_files
+    from hwsim.yamlfile import load_yaml
+
+    rows = []
+    for file in data_files("hwsim.studies").values():
+        data, _ = load_yaml(file)
+        if isinstance(data, dict) and "study" in data:
+            rows.append({"name": data["study"], "title": data.get("title", ""), "file": str(file)})
+    return rows
+
+
+def _claims() -> Rows:
+    from hwsim.claims import read_claims
+
+    return [
+        {"id": name, "title": claim.title, "kind": claim.kind, "figures": len(claim.figures)}
+        for name, claim in read_claims().items()
+    ]
+
+
+_LISTS: dict[str, Callable[[], Rows]] = {
+    "devices": _devices,
+    "models": _models,
+    "mappers": _mappers,
+    "kernels": _kernels,
+    "studies": _studies,
+    "claims": _claims,
+}
+
+
+def _show_card(card: Card, json: bool) -> None:
+    rows: Rows = [
+        {
+            "figure": path,
+            "value": figure.value,
+            "unit": figure.unit,
+            "mark": figure.mark,
+            "source": card.sources.get(figure.source, figure.source),
+            "note": figure.note,
+        }
+        for path, figure in card.figures.items()
+    ]
+    if json:
+        print_json({"card": card.name, "title": card.title, "family": card.family, "figures": rows})
+        return
+    from hwsim.units import format_quantity
+
+    cells = [
+        [row["figure"], format_quantity(row["value"], row["unit"]), row["mark"], row["source"], row["note"]]
+        for row in rows
+    ]
+    form = " (first form: peaks only)" if card.first_form else ""
+    print_table(cells, ("figure", "value", "mark", "source", "note"), f"{card.title}, family {card.family}{form}")
+
+
+def _show_model(preset: Preset, json: bool) -> None:
+    facts: dict[str, Any] = {
+        "name": preset.name,
+        "title": preset.title,
+        "kind": preset.kind,
+        "phases": ", ".join(preset.phases),
+        "parameters": preset.parameters,
+        "config": dict(preset.config),
+        "source": preset.source,
+        "mark": preset.mark,
+        "note": preset.note,
+    }
+    if json:
+        print_json(facts)
+        return
+    config = facts.pop("config")
+    rows = [(name, shown(name, value)) for name, value in facts.items() if value not in ("", None)]
+    print_table([*rows, *((f"config.{name}", shown(name, value)) for name, value in config.items())], ("", "value"))
+
+
+def _first_line(thing: object) -> str:
+    return (getattr(thing, "__doc__", "") or "").strip().partition("\n")[0]
+
+
+def _origin(entry: Any) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"

@@ -1,0 +1,101 @@
+"""Printing: data on stdout, as a table or as JSON; talk and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hwsim.units import format_quantity, format_seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDE = 200  # columns of a table that goes into a pipe or a file
+
+
+def say(text: str) -> None:
+    """One line of talk on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(data: object) -> None:
+    """``data`` on stdout; what JSON has no number for (infinite, undefined) is null."""
+    print(json.dumps(_finite(data), indent=2, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Sequence[object]], columns: Sequence[str], title: str = "") -> None:
+    """A table on stdout below its title; columns of numbers are right-aligned."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    if title:
+        print(title)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        numeric = all(_is_number(row[index]) for row in rows)
+        table.add_column(escape(column), justify="right" if numeric and rows else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    console().print(table)
+
+
+def console() -> Console:
+    """stdout, as wide as the terminal; what is not a terminal is never folded."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=WIDE, no_color=True)
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a data frame as plain data."""
+    return [dict(zip(frame.columns, row, strict=True)) for row in frame.itertuples(index=False, name=None)]
+
+
+# How a column is shown to people, by the end of its name; the first that fits.
+_FORMATS: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("tokens_per_s", lambda value: f"{value:,.4g}"),
+    ("bytes_per_s", lambda value: format_quantity(value, "B/s")),
+    ("_bytes", lambda value: format_quantity(value, "B")),
+    ("_traffic", lambda value: format_quantity(value, "B")),
+    ("seconds", format_seconds),
+    ("_s", format_seconds),
+    ("joules", lambda value: format_quantity(value, "J")),
+    ("_j", lambda value: format_quantity(value, "J")),
+    ("flops", lambda value: format_quantity(value, "FLOP")),
+)
+
+
+def shown(name: str, value: Any) -> str:
+    """A value of the column ``name`` with its unit."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool | str):
+        return str(value).lower() if isinstance(value, bool) else value
+    for suffix, form in _FORMATS:
+        if name.endswith(suffix):
+            return form(float(value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shown_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[list[str]]:
+    """The ``columns`` of ``rows`` with units."""
+    return [[shown(name, row.get(name)) for name in columns] for row in rows]
+
+
+def _is_number(cell: object) -> bool:
+    text = str(cell).strip()
+    return not text or text[0].isdigit() or (text[0] in "+-." and text[1:2].isdigit())
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if hasattr(data, "item"):  # a numpy scalar
+        data = data.item()
+    return None if isinstance(data, float) and not math.isfinite(data) else data
