@@ -58,7 +58,7 @@ class Gpu:
         traffic = self._traffic(kernel, how)
         for memory, demand in traffic.items():
             resource = self._ports.resource(memory)
-            busy[resource] = self._ports.seconds(memory, demand) / self._share(memory, how)
+            busy[resource] = max(self._ports.seconds(memory, demand), self._waiting(memory, demand, how))
             joules += self._ports.joules(memory, demand)
         sent = exchange(self.card, kernel)
         if sent is not None:
@@ -138,7 +138,7 @@ class Gpu:
         footprint = sum(flow.nbytes for flow in kernel.flows if flow.memory == self._chip.main.name)
         return min(1.0, max(0.0, footprint / self._chip.cache.capacity - 1))
 
-    def _share(self, memory: str, how: Plan) -> float:
-        """The share of the bandwidth that the kernel's units can draw."""
+    def _waiting(self, memory: str, demand: Demand, how: Plan) -> float:
+        """Time that the kernel's units wait for answers of a memory; the host's link copies by itself."""
         place = self._ports.memories.get(memory)
-        return 1.0 if place is None or not place.latency else self._chip.share(place, how.units, how.width)
+        return self._chip.waiting(place, demand.nbytes, how) if place is not None else 0.0

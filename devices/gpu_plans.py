@@ -156,9 +156,8 @@ def _gather(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
 
 
 def _reduce(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
-    """The lanes of a block meet at the end; rows cut into pieces, where there are few rows, in the cache."""
-    meeting = 2 * chip.cache.latency if kernel.size("rows", 1) < chip.units else 0.0
-    return replace(chip.stream(kernel.nbytes), latency=chip.tile_latency + meeting)
+    """Lanes stream whatever is theirs; at the end those of a block, or the blocks of a cut row, meet."""
+    return replace(chip.stream(kernel.nbytes), latency=chip.tile_latency)
 
 
 def _sort(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:

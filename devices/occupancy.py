@@ -92,16 +92,17 @@ class Chip:
             source_latency=(caches[-1] if warm else card.main).latency,
         )
 
-    def share(self, memory: Memory, units: float, width: float = 1.0) -> float:
-        """The share of a memory's bandwidth that ``units`` can draw.
+    def waiting(self, memory: Memory, nbytes: float, plan: Plan) -> float:
+        """Time that a plan's units wait for ``nbytes``, beyond the first answer, which is counted as latency, in s.
 
-        Little's law: bytes in flight / latency, at most the bandwidth.
+        Little's law: each latency brings what all units together have in flight.
         """
-        return min(1.0, units * width * self.in_flight / (memory.latency * memory.bandwidth))
+        answers = nbytes / (plan.units * plan.width * self.in_flight)
+        return max(0.0, answers - 1) * memory.latency
 
     def seconds(self, memory: Memory, nbytes: float, plan: Plan) -> float:
-        """Time to read ``nbytes`` at the bandwidth that a plan's units can draw, in s."""
-        return nbytes / (memory.bandwidth * self.share(memory, plan.units, plan.width)) if nbytes else 0.0
+        """Time to read ``nbytes`` into a plan's units: at the bandwidth, or as fast as they ask for it, in s."""
+        return max(nbytes / memory.bandwidth, self.waiting(memory, nbytes, plan))
 
     def stream(self, nbytes: float) -> Plan:
         """The plan of a kernel whose bytes are spread over warps as they come."""
