@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import ceil, prod, sqrt
+from math import ceil, inf, prod, sqrt
 from typing import ClassVar
 
 from hwsim.card import Card, Memory
@@ -18,12 +18,7 @@ from hwsim.errors import CardError, Problem
 from hwsim.graph import Kind
 from hwsim.mapper import Kernel
 
-REQUIRED: Mapping[str, str] = {
-    "simd_width": "B",
-    "thread_start": "s",
-    "op_overhead": "s",
-    "max_bytes_in_flight_per_unit": "B",
-}
+REQUIRED: Mapping[str, str] = {"simd_width": "B", "thread_start": "s"}
 ROW_KINDS = (Kind.SOFTMAX, Kind.NORM, Kind.SCAN, Kind.REDUCE, Kind.SORT, Kind.FFT)
 
 
@@ -32,10 +27,16 @@ class Cpu:
 
     seconds = op overhead + the better of one core and all cores, which first must be started; a run takes the longest
     of matrix, vector and special work and of each memory. Operands come from main memory, or where ``warm`` from the
-    nearest memory that holds all of them.
+    nearest memory that holds all of them. A card without ``op_overhead`` is called at no cost; without
+    ``max_bytes_in_flight_per_unit`` one core draws all of the main memory's bandwidth.
     """
 
-    parameters: ClassVar[Mapping[str, str]] = {**REQUIRED, "cores": "1"}
+    parameters: ClassVar[Mapping[str, str]] = {
+        **REQUIRED,
+        "op_overhead": "s",
+        "max_bytes_in_flight_per_unit": "B",
+        "cores": "1",
+    }
     tags: ClassVar[Tags] = Tags()
 
     def __init__(self, card: Card, warm: bool = False) -> None:
@@ -60,7 +61,7 @@ class Cpu:
         runs = {count: self._busy(kernel, traffic, count) for count in cores}
         count = min(runs, key=lambda count: self._start(count) + max(runs[count].values(), default=0.0))
         busy = runs[count]
-        overhead = self.card.parameter("op_overhead") + self._start(count)
+        overhead = self.card.parameter("op_overhead", 0.0) + self._start(count)
         bound = max(busy, key=busy.__getitem__, default="latency")
         longest = busy.get(bound, 0.0)
         moved = {memory: demand.nbytes for memory, demand in traffic.items()}
@@ -102,7 +103,8 @@ class Cpu:
             return cores / self.card.units
         if not place.latency:
             return 1.0
-        return min(1.0, cores * self.card.parameter("max_bytes_in_flight_per_unit") / (place.latency * place.bandwidth))
+        in_flight = self.card.parameter("max_bytes_in_flight_per_unit", inf)
+        return min(1.0, cores * in_flight / (place.latency * place.bandwidth))
 
     def _traffic(self, kernel: Kernel) -> dict[str, Demand]:
         """Bytes by memory: from where they are through every cache nearer to the cores."""
