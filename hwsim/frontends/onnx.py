@@ -49,7 +49,9 @@ def load_onnx(path: str | os.PathLike[str], dims: Mapping[str, int] | None = Non
     except UnknownNameError:
         raise
     except GraphError as error:
-        raise type(error)(*(replace(problem, file=str(file)) for problem in error.problems)) from error
+        # Names in a file may hold anything, line breaks too.
+        problems = (replace(p, file=str(file), message=" ".join(p.message.split())) for p in error.problems)
+        raise type(error)(*problems) from error
 
 
 def _graph(model: ModelProto, given: Mapping[str, int], name: str) -> Graph:
@@ -118,8 +120,12 @@ def _stated(model: ModelProto, dims: Dims, inputs: Mapping[str, Value]) -> Calla
 
 
 def _named(draft: Draft, graph: GraphProto) -> Iterator[str]:
-    """Names of the graph's tensors: inputs, weights, operands of ops, outputs, and what they are views of."""
-    weights = (tensor.name for tensor in graph.initializer if _constant_role(draft, tensor.name) is Role.WEIGHT)
+    """Names of the graph's tensors: inputs, weights, operands of ops, outputs, and what they are views of.
+
+    A weight that went into a folded constant counts too; one that no node reads is not part of the model.
+    """
+    read = (tensor.name for tensor in graph.initializer if tensor.name in draft.readers)
+    weights = (name for name in read if _constant_role(draft, name) is Role.WEIGHT)
     operands = (name for op in draft.ops for name in (*op.inputs, *op.outputs))
     for name in dict.fromkeys((*draft.inputs, *weights, *operands, *draft.outputs)):
         value = draft.values.get(name, _UNKNOWN)
@@ -138,15 +144,13 @@ def _tensor(draft: Draft, name: str) -> Tensor:
 
 def _role(draft: Draft, name: str) -> Role:
     """A view has the role of what lies behind it, unless it is the result of the graph."""
+    while name not in draft.roles and name not in draft.outputs and name in draft.bases:
+        name = draft.bases[name]
     if name in draft.roles:
         return draft.roles[name]
     if name in draft.outputs:
         return Role.OUTPUT
-    if name in draft.bases:
-        return _role(draft, draft.bases[name])
-    if name in draft.inputs:
-        return Role.INPUT
-    return _constant_role(draft, name)
+    return Role.INPUT if name in draft.inputs else _constant_role(draft, name)
 
 
 def _constant_role(draft: Draft, name: str) -> Role:

@@ -124,7 +124,7 @@ def _cast(node: Node) -> None:
         node.view(node.shape(), target)
         return
     node.give(0, node.shape(), target)
-    elementwise(node, "cast", prod(node.shape()))
+    node.emit(Kind.ELEMENTWISE, (node.name(0),), function="cast", numel=prod(node.shape()))
 
 
 def element_format(node: Node, number: int) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto, defs
 from onnx.inliner import inline_selected_functions
 
@@ -34,7 +35,20 @@ def read(path: Path) -> ModelProto:
         if prod(tensor.dims) > FEW:
             for field in _DATA_FIELDS:
                 tensor.ClearField(field)
+    if not _is_readable(model):
+        raise GraphError("is no ONNX model: it has names that are no text")
     return model
+
+
+def _is_readable(message: Message) -> bool:
+    """Whether all text is UTF-8: protobuf hands out bytes where it is not."""
+    for field, value in message.ListFields():
+        if field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
+            continue
+        for single in (value,) if isinstance(value, str | bytes | Message) else value:
+            if isinstance(single, bytes) or (isinstance(single, Message) and not _is_readable(single)):
+                return False
+    return True
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:

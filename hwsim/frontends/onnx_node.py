@@ -7,6 +7,7 @@ one place; `@rule("MatMul", "com.microsoft::FusedMatMul")` enters it in the one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import TypeAlias
@@ -82,16 +83,13 @@ class Draft:
     repeats: list[Repeat] = field(default_factory=list)
 
     def enter(self, tensor: TensorProto, name: str) -> None:
-        """A constant of the file; external data stays where it is."""
-        what = f"initializer '{name}'"
-        shape = checked(tensor.dims, what)
+        """A constant of the file; external data stays where it is, and data that were taken out are not missed."""
+        shape = checked(tensor.dims, f"initializer '{name}'")
         array: Array | None = None
         inline = tensor.data_location != TensorProto.EXTERNAL and tensor.data_type in FORMATS
         if inline and prod(shape) <= FEW:
-            try:
+            with suppress(LookupError, TypeError, ValueError):
                 array = numpy_helper.to_array(tensor)
-            except (LookupError, TypeError, ValueError) as error:
-                raise GraphError(f"{what}: its data do not make a tensor of shape {list(shape)}: {error}") from None
         self.values[name] = Value(shape, FORMATS.get(tensor.data_type), array, constant=True)
 
     def state(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from hwsim.frontends.onnx_node import Node, Shape, rule
 from hwsim.graph import Kind, Repeat
@@ -61,7 +62,6 @@ def _direction(node: Node, cell: _Cell, direction: int) -> None:
         k=cell.inputs,
     )
 
-    start = len(draft.ops)
     # The states lie in Y; where nobody asks for it, in the last state.
     home = next((node.proto.output[index] for index in (0, 1) if node.makes(index)), None)
     before = _part(node, f"state before {direction}", state, home)
@@ -73,11 +73,24 @@ def _direction(node: Node, cell: _Cell, direction: int) -> None:
     )
     row = _part(node, f"row {direction}", (cell.batch, width), projected)
     gates = node.inner(f"gates {direction}", (cell.batch, width), dtype)
+    for index, start_value in zip((5, 6), (before, *memory), strict=False):
+        _initialise(node, index, start_value)
+    start = len(draft.ops)
     node.emit(Kind.MATMUL, (before, weights[1]), (gates,), batch=1, m=cell.batch, n=width, k=cell.hidden)
     # Gate activations and the state's update in one kernel: about a sigmoid and a product per gate.
     node.emit(Kind.ELEMENTWISE, (gates, row, *memory), (after, *memory), function="silu", numel=cell.batch * width)
     once = frozenset({*(draft.storage(name) for name in (before, after, row, weights[1], *memory))})
     draft.repeats.append(Repeat(start, len(draft.ops), cell.steps, once))
+
+
+def _initialise(node: Node, index: int, state: str) -> None:
+    """A state starts as input ``index``, or as zeros."""
+    if node.has(index):
+        node.emit(
+            Kind.COPY, (node.name(index),), (state,), numel=prod(node.draft.values[state].shape or ()), strided=False
+        )
+    else:
+        node.emit(Kind.FILL, (), (state,), numel=prod(node.draft.values[state].shape or ()))
 
 
 def _part(node: Node, label: str, shape: Shape, home: str | None) -> str:

@@ -26,6 +26,7 @@ _FOLDABLE = frozenset({
     "ScatterND", "Sign", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "TopK", "Transpose", "Trilu",
     "Unsqueeze", "Where", "Xor",
 })  # fmt: skip
+_NUMPY = {"fp32": np.float32, "fp16": np.float16, "fp64": np.float64, "int64": np.int64, "int32": np.int32}
 _RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -115,6 +116,9 @@ def _evaluated(node: Node, outputs: list[str]) -> list[Array]:
         kept = shape[node.integer("start") : node.integer("end", len(shape))]
         return [np.asarray(kept if node.key == "Shape" else prod(shape), dtype=np.int64)]
     feeds = {name: values[name].array for name in node.proto.input if name}
+    if node.key == "CastLike" and node.dtype(1) in _NUMPY:
+        # Only the type of the second operand matters, so it need not be known.
+        feeds[node.name(1)] = np.zeros(1, _NUMPY[node.dtype(1)])
     if node.key == "OptionalHasElement":
         return [np.asarray(node.has(0))]
     if node.key not in _FOLDABLE or any(array is None for array in feeds.values()):
