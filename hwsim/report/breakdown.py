@@ -1,0 +1,126 @@
+"""Where the time goes: latency by kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from hwsim.report.frames import CATEGORIES, HOST_WAIT, detailed, finished, representative, workload_text
+from hwsim.report.theme import (
+    GREY,
+    HOVERED,
+    PALETTE,
+    empty_figure,
+    finish,
+    hover,
+    plain,
+    toggle_menu,
+)
+from hwsim.units import format_seconds
+
+MAX_BARS = 64
+BAR_HEIGHT = 23
+HUES = dict(zip((*CATEGORIES, HOST_WAIT), (*PALETTE[: len(CATEGORIES)], GREY), strict=True))
+SHARE, SECONDS = "share", "seconds"
+
+
+def breakdown_figure(cases: pd.DataFrame, kernels: pd.DataFrame) -> go.Figure:
+    """Stacked bars per device, model and phase: share of the time (a button shows seconds) by kind of layer."""
+    frame = detailed(cases, kernels)
+    if frame.empty:
+        return empty_figure("No kernels stored: no breakdown.")
+    chosen = representative(finished(cases))
+    bars = by_category(frame[frame["case"].isin(chosen["case"])])
+    drawn = bars.iloc[:MAX_BARS].iloc[::-1]  # plotly draws the first bar at the bottom
+    figure = go.Figure()
+    for category, hue in HUES.items():
+        if category in drawn and (drawn[category] > 0).any():
+            for mode in (SHARE, SECONDS):
+                figure.add_trace(_bar(drawn, category, hue, mode, chosen))
+    for mode in (SHARE, SECONDS):
+        figure.add_trace(_totals(drawn, mode))
+    labels = {SHARE: "share of the time", SECONDS: "seconds"}
+    figure.update_layout(barmode="stack", bargap=0.3, updatemenus=toggle_menu(figure, labels, SHARE))
+    figure.update_xaxes(
+        title_text="Time by kind of layer (share in %, or seconds)", rangemode="tozero", exponentformat="SI"
+    )
+    figure.update_yaxes(title_text="Device, model and phase", ticklabelposition="outside", dividerwidth=0)
+    legends = {"Kind": [name for name in HUES if name in drawn]}
+    return finish(figure, BAR_HEIGHT * len(drawn), _notes(bars, chosen, cases), legends, margin_r=84)
+
+
+def by_category(frame: pd.DataFrame) -> pd.DataFrame:
+    """Seconds per kind of layer and of waiting for the host, a row per device, model and phase."""
+    busy = frame.pivot_table(
+        index=["device", "model", "phase"], columns="category", values="busy_seconds", aggfunc="sum", sort=False
+    ).fillna(0.0)
+    waiting = frame.groupby(["device", "model", "phase"], sort=False)["waiting"].sum()
+    table = busy.assign(**{HOST_WAIT: waiting})
+    return table.sort_index(level=[0, 1], sort_remaining=False, kind="stable")
+
+
+def _bar(drawn: pd.DataFrame, category: str, hue: str, mode: str, chosen: pd.DataFrame) -> go.Bar:
+    total = drawn.sum(axis=1)
+    values = drawn[category] / total if mode == SHARE else drawn[category]
+    texts = []
+    for (device, model, phase), seconds in drawn[category].items():
+        case = chosen[(chosen["device"] == device) & (chosen["model"] == model)].iloc[0]
+        facts = {
+            "model": model,
+            "device": device,
+            "phase": phase,
+            "workload": workload_text(case),
+            "time": format_seconds(float(seconds)),
+            "share": f"{seconds / total[(device, model, phase)]:.1%}",
+        }
+        texts.append(hover(category, facts))
+    return go.Bar(
+        x=values.to_numpy(),
+        y=_labels(drawn),
+        orientation="h",
+        name=category,
+        marker={"color": hue, "line": {"width": 0}},
+        legendgroup=category,
+        hovertext=texts,
+        hovertemplate=HOVERED,
+        textposition="none",
+        meta={"choice": mode},
+    )
+
+
+def _totals(drawn: pd.DataFrame, mode: str) -> go.Scatter:
+    """The seconds of the whole bar, written at its end."""
+    total = drawn.sum(axis=1)
+    texts = [format_seconds(float(value)) for value in total]
+    return go.Scatter(
+        x=[1.0] * len(total) if mode == SHARE else total.to_numpy(),
+        y=_labels(drawn),
+        mode="text",
+        text=[f" {text}" for text in texts],
+        textposition="middle right",
+        textfont={"size": 11, "color": GREY},
+        cliponaxis=False,
+        showlegend=False,
+        hoverinfo="skip",
+        name="total",
+        meta={"choice": mode},
+    )
+
+
+def _labels(drawn: pd.DataFrame) -> list[list[str]]:
+    """Two levels of labels: the device, then model and phase."""
+    return [
+        [plain(device) for device, _, _ in drawn.index],
+        [f"{plain(model)}, {plain(phase)}" for _, model, phase in drawn.index],
+    ]
+
+
+def _notes(bars: pd.DataFrame, chosen: pd.DataFrame, cases: pd.DataFrame) -> Iterator[str]:
+    jobs = sorted({workload_text(row) for _, row in chosen.iterrows()})
+    extra = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
+    total = len(finished(cases))
+    yield f"One case per model and device of {total}: {'; '.join(jobs[:3])}{extra}. The time of a bar stands at its end."
+    if len(bars) > MAX_BARS:
+        yield f"{MAX_BARS} of {len(bars)} bars drawn."

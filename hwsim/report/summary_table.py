@@ -1,0 +1,119 @@
+"""The table of all cases: human units, the SI value behind each, ratios to a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+
+import pandas as pd
+
+from hwsim.report.frames import INPUTS, count_text, failed
+from hwsim.units import format_quantity, format_seconds
+
+MAX_ROWS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is shown, the exact value in its title, and what the column sorts by."""
+
+    text: str
+    title: str = ""
+    key: str = ""
+    number: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Headers with their units, rows of cells with the error of a failed case, and a note on what is left out."""
+
+    headers: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[tuple[Cell, ...], str], ...]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    header: str
+    unit: str
+    name: str
+    write: Callable[[float], str]
+
+
+def _prefixed(unit: str) -> Callable[[float], str]:
+    return lambda value: format_quantity(value, unit)
+
+
+FIGURES = (
+    _Column("latency", "s", "latency_s", format_seconds),
+    _Column("energy", "J", "energy_j", _prefixed("J")),
+    _Column("throughput", "tokens/s", "tokens_per_s", lambda value: f"{value:,.4g}"),
+    _Column("bandwidth", "B/s", "bandwidth_bytes_per_s", _prefixed("B/s")),
+    _Column("peak memory", "B", "peak_memory_bytes", _prefixed("B")),
+    _Column("arithmetic", "FLOP", "flops", _prefixed("FLOP")),
+)
+COUNTS = ("batch", "prompt", "generate")
+
+
+def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
+    """All cases, the failed ones among them; ``baseline`` names the device that ratios refer to."""
+    shown = cases.iloc[:MAX_ROWS]
+    inputs = ["model", "device", *(name for name in INPUTS if _worth(cases, name))]
+    figures = [column for column in FIGURES if column.name in cases and cases[column.name].notna().any()]
+    ratios = _ratios(cases, baseline) if baseline else pd.DataFrame(index=cases.index)
+    headers = [("case", ""), *((name, "tokens" if name in COUNTS[1:] else "") for name in inputs)]
+    headers += [(column.header, column.unit) for column in figures]
+    headers += [(f"{name} / {baseline}", "ratio") for name in ratios.columns]
+    headers += [("bound by", "")]
+    lost = set(failed(cases).index)
+    rows = []
+    for index, row in shown.iterrows():
+        cells = [
+            Cell(str(row["case"]), key=str(row["case"]), number=True),
+            *(_input(name, row[name]) for name in inputs),
+        ]
+        if index in lost:
+            rows.append((tuple(cells), str(row.get("error") or "failed")))
+            continue
+        cells += [_figure(column, row[column.name]) for column in figures]
+        cells += [_ratio(ratios.loc[index, name]) for name in ratios.columns]
+        rows.append(((*cells, Cell(str(row.get("bound", "")))), ""))
+    note = f"The first {MAX_ROWS} of {len(cases)} cases; all are in cases.parquet." if len(cases) > MAX_ROWS else ""
+    return Table(tuple(headers), tuple(rows), note)
+
+
+def _worth(cases: pd.DataFrame, name: str) -> bool:
+    """Inputs that differ between cases, and those without which a row says little."""
+    if name not in cases:
+        return False
+    if name == "generate":
+        return bool((cases["phase"] == "generate").any())
+    return name in ("phase", "batch", "prompt") or cases[name].nunique() > 1
+
+
+def _input(name: str, value: object) -> Cell:
+    if name in COUNTS:
+        return Cell(count_text(value), f"{value}", str(value), number=True)
+    return Cell(str(value))
+
+
+def _figure(column: _Column, value: float) -> Cell:
+    if value is None or not isfinite(value):
+        return Cell("–", "none", "", number=True)
+    return Cell(column.write(float(value)), f"{value:.6g} {column.unit}", repr(float(value)), number=True)
+
+
+def _ratio(value: float) -> Cell:
+    if not isfinite(value):
+        return Cell("–", "the baseline has no such case", "", number=True)
+    return Cell(f"{value:.2f}×", f"{value:.6g}", repr(float(value)), number=True)
+
+
+def _ratios(cases: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Latency and energy over those of the same model and inputs on the baseline."""
+    same = ["model", *(name for name in INPUTS if name in cases)]
+    columns: Mapping[str, str] = {"latency_s": "latency", "energy_j": "energy"}
+    of_baseline = cases[cases["device"] == baseline].drop_duplicates(same).set_index(same)[list(columns)]
+    reference = cases[same].join(of_baseline, on=same)
+    return pd.DataFrame({name: cases[column] / reference[column] for column, name in columns.items()})
