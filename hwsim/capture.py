@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -30,6 +31,8 @@ from hwsim.zoo import Preset, find_preset
 if TYPE_CHECKING:
     from torch import nn
 
+_MODULE = re.compile(r"\bhwsim(?:\.\w+)+")
+_TRACER = ("hwsim.frontends.torch", "hwsim.fold", "hwsim.graphfile")
 HINTS = {"batch": 3, "prompt": 1531}  # sizes while tracing: neither 0, 1 nor equal to a model's own sizes
 
 
@@ -198,13 +201,13 @@ class ZooModel:
     def identity(self) -> str:
         """The digest of the config and of the code that the captures depend on."""
         config = json.dumps({**self.preset.config, **self.overrides}, sort_keys=True, default=str)
-        return _digest(self.preset.name, self.preset.class_name, config, _code_digest())
+        return _digest(self.preset.name, self.preset.class_name, config, _code_digest(self.preset.module))
 
     def capture(self, phase: str) -> Graph:
         """The cached or shipped capture, else a fresh one, which is then cached."""
         if phase not in self.phases:
             raise InputError(f"model '{self.name}' has no phase '{phase}'; it has: {', '.join(self.phases)}")
-        key = f"{self.preset.name}-{phase}-{self.identity[:16]}.json.gz"
+        key = self.capture_name(phase)
         for folder in (files("hwsim.models").joinpath("captures"), cache_folder() / "graphs"):
             graph = _read_capture(folder.joinpath(key))
             if graph is not None:
@@ -212,6 +215,10 @@ class ZooModel:
         graph = self.trace(phase)
         write_capture(graph, cache_folder() / "graphs" / key)
         return graph
+
+    def capture_name(self, phase: str) -> str:
+        """The file of a capture, named by the content of what it depends on."""
+        return f"{self.preset.name}-{phase}-{self.identity[:16]}.json.gz"
 
     def trace(self, phase: str) -> Graph:
         """A fresh capture."""
@@ -269,16 +276,23 @@ def _read_capture(path: Traversable) -> Graph | None:
 
 
 @cache
-def _code_digest() -> str:
-    """Of every source file that decides what a capture contains."""
-    rooms = [files("hwsim.models"), files("hwsim.kernels"), files("hwsim").joinpath("frontends"), files("hwsim")]
-    own = {"fold.py", "graph.py", "sizes.py", "graphfile.py", "capture.py"}
-    digest = sha256(str(VERSION).encode())
-    for room in rooms:
-        for file in sorted(room.iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py") and (room is not rooms[-1] or file.name in own):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _code_digest(module: str) -> str:
+    """Of the source of ``module`` and of the tracer, and of all that they import from hwsim."""
+    sources: dict[str, str] = {}
+    for root in (module, *_TRACER):
+        _sources(root, sources)
+    return _digest(str(VERSION), *(sources[name] for name in sorted(sources)))
+
+
+def _sources(module: str, known: dict[str, str]) -> None:
+    """Add the source text of ``module`` and of every module of hwsim that it names; nothing is imported."""
+    package, _, name = module.rpartition(".")
+    home, *folders = package.split(".")
+    file = files(home).joinpath(*folders, f"{name}.py")
+    if module not in known and file.is_file():
+        known[module] = file.read_text("utf-8")
+        for named in _MODULE.findall(known[module]):
+            _sources(named, known)
 
 
 def _digest(*parts: str) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hwsim import __version__
+from hwsim.commands.claims import claims
 from hwsim.commands.compare import compare
 from hwsim.commands.estimate import estimate
 from hwsim.commands.explain import explain
@@ -21,6 +22,7 @@ from hwsim.commands.graph import graph
 from hwsim.commands.kernels import measure, predict
 from hwsim.commands.listing import list_names, print_schema, show
 from hwsim.commands.run import run
+from hwsim.commands.validate import validate
 from hwsim.errors import HwsimError
 
 ISSUES = "https://github.com/hwsim/hwsim/issues"
@@ -60,6 +62,8 @@ app.command("memory-wall")(memory_wall)
 app.command()(graph)
 app.command()(predict)
 app.command()(measure)
+app.command()(validate)
+app.command()(claims)
 app.command("list")(list_names)
 app.command()(show)
 app.command("schema")(print_schema)

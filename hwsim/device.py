@@ -66,6 +66,11 @@ def load_device(name: str | Path, changes: Mapping[str, object] | None = None) -
     return _family(card.family)(card)
 
 
+def plain_roofline(card: Card) -> Device:
+    """The card's peaks and nothing else, whatever its family: what a roofline plot would say."""
+    return _family("roofline")(card)
+
+
 def _family(name: str) -> type[Device]:
     return cast("type[Device]", load_plugin(GROUP, name))
 
