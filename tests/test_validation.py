@@ -1,0 +1,96 @@
+"""Measurement files are read strictly; errors are what arithmetic says; nothing measured is dropped in silence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from toys import toy_device
+
+from hwsim.device import plain_roofline
+from hwsim.errors import InputError
+from hwsim.measurements import measurement_names, read_measurements
+from hwsim.validation import Comparison, accuracy_page, compare_measurements, error_table, uncovered, worst_rows
+
+HEAD = "# device: made up\nop,spec,seconds_cold,seconds_warm,joules_warm\n"
+ADD = '{""op"":""add"",""numel"":1000000,""dtype"":""fp32""}'
+
+
+def written(tmp_path, *rows):
+    path = tmp_path / "rows.csv"
+    path.write_text(HEAD + "\n".join(rows) + "\n")
+    return path
+
+
+def test_errors_by_hand(tmp_path):
+    """12 MB at 1 TB/s take 12 us: measured as 24 us, the error is a half."""
+    device = toy_device(tmp_path)
+    file = read_measurements(written(tmp_path, f'add,"{ADD}",24e-6,,'))
+    (row,) = compare_measurements(file, device, plain_roofline(device.card))
+    assert row.predicted == pytest.approx(12e-6)
+    table = error_table([row])
+    assert list(table["model_mape"]) == [pytest.approx(0.5)]
+    assert list(table["rows"]) == [1]
+
+
+def test_what_cannot_be_predicted_is_counted(tmp_path):
+    device = toy_device(tmp_path)
+    file = read_measurements(
+        written(tmp_path, f'add,"{ADD}",24e-6,,', 'copy_peer,"{""op"":""copy_peer"",""bytes"":8}",1e-6,,')
+    )
+    found = compare_measurements(file, device, plain_roofline(device.card))
+    assert uncovered(file, found) == {"copy_peer": 1}
+
+
+def test_the_worst_rows_are_those_furthest_in_ratio():
+    rows = [
+        Comparison("f", "op", str(ratio), "warm", "seconds", 1.0, ratio, 1.0, "hbm") for ratio in (1.1, 0.2, 3.0, 0.9)
+    ]
+    assert [row.predicted for row in worst_rows(rows, 2)] == [0.2, 3.0]
+    assert abs(math.log(0.2)) > abs(math.log(3.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no rows"),
+        ("# only a header\n", "no rows"),
+        ("op,spec\nadd,{}\n", "seconds_cold"),
+        (HEAD + "add,not json,1,1,1\n", ":3"),
+        (HEAD + f'add,"{ADD}",fast,1,1\n', ":3"),
+    ],
+)
+def test_bad_files_say_where(tmp_path, text, said):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_measurements(path)
+
+
+def test_a_missing_file_names_the_nearest():
+    with pytest.raises(InputError, match="nvidia-h200"):
+        read_measurements("nvidia-h20")
+
+
+@pytest.mark.parametrize("name", measurement_names())
+def test_shipped_measurements_say_where_they_are_from(name):
+    file = read_measurements(name)
+    header = "\n".join(file.header)
+    for said in ("date:", "device:", "driver:", "versions:", "cold:", "warm:"):
+        assert said in header
+    assert all(row.seconds_warm is None or row.seconds_warm > 0 for row in file.rows)
+
+
+def test_there_are_enough_rows_of_every_family():
+    rows = read_measurements("nvidia-h200").rows
+    assert len(rows) >= 200
+    assert len({row.op for row in rows}) >= 15
+
+
+def test_the_page_shows_every_table(tmp_path):
+    device = toy_device(tmp_path)
+    file = read_measurements(written(tmp_path, f'add,"{ADD}",24e-6,,'))
+    table = error_table(compare_measurements(file, device, plain_roofline(device.card)))
+    page = accuracy_page([file], {file.name: table}, device.card)
+    assert "| seconds | elementwise | cold | 1 | 50.0% |" in page
+    assert "- device: made up" in page
