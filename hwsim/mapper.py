@@ -100,7 +100,8 @@ class Placement:
 class Schedule:
     """Kernels in launch order; ``repeats`` index kernels as those of a graph index ops.
 
-    ``peak`` is the most bytes in use at once per memory, ``footprint`` the resident bytes by role.
+    ``peak`` is the most bytes in use at once per memory, ``footprint`` the resident bytes by role, ``in_use`` the bytes
+    in use in all memories while each kernel runs (in the last iteration of a repetition, the fullest).
     ``notes`` say what the user should know: spilled tensors, formats that the device lacks.
     """
 
@@ -109,6 +110,7 @@ class Schedule:
     placement: Placement
     peak: Mapping[str, float]
     footprint: Mapping[str, float]
+    in_use: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

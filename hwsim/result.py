@@ -53,12 +53,18 @@ class PhaseResult:
         return moved
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per kernel of the schedule: totals over all its executions, times the weight."""
+        """One row per kernel of the schedule: totals over all its executions, times the weight; ``memory_bytes`` is
+        what is in use while it runs."""
         rows = []
         pairs = zip(
-            self.schedule.kernels, self.timeline.costs, self.schedule.counts, self.timeline.elapsed, strict=True
+            self.schedule.kernels,
+            self.timeline.costs,
+            self.schedule.counts,
+            self.timeline.elapsed,
+            self.schedule.in_use,
+            strict=True,
         )
-        for kernel, cost, count, elapsed in pairs:
+        for kernel, cost, count, elapsed, memory in pairs:
             times = self.weight * count
             row: dict[str, Any] = {
                 "phase": self.phase,
@@ -72,6 +78,7 @@ class PhaseResult:
                 "busy_seconds": times * cost.seconds,
                 "dynamic_joules": times * cost.joules,
                 "bound": cost.bound,
+                "memory_bytes": memory,
                 "matmul_flops": times * kernel.work.matmul_flops,
                 "vector_flops": times * kernel.work.vector_flops,
                 "special_ops": times * kernel.work.special_ops,

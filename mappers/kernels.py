@@ -48,9 +48,15 @@ def schedule_groups(graph: Graph, groups: Sequence[Group], device: Device, polic
         main = _main(graph, group)
         name, attrs = _label(graph, group, main), _described(graph, main, group)
         kernels.append(Kernel(name, main.kind, attrs, work, placed.placement.flows(work), main.path, launch))
-    footprint = {**use.resident, "activation": use.peak_activations}
+    resident = sum(use.resident.values())
     return Schedule(
-        tuple(kernels), _kernel_repeats(graph, groups), placed.placement, placed.peak, footprint, placed.notes
+        tuple(kernels),
+        _kernel_repeats(graph, groups),
+        placed.placement,
+        placed.peak,
+        {**use.resident, "activation": use.peak_activations},
+        tuple(resident + max(use.alive[index] for index in group.ops) for group in groups),
+        placed.notes,
     )
 
 

@@ -92,3 +92,9 @@ def test_a_norm_takes_its_neighbours(device):
     (kernel,) = Fused().schedule(graph, device, Policy()).kernels
     assert kernel.kind is Kind.NORM
     assert kernel.write_bytes == 64 * 4  # the sum is read by nobody else, the product is the result
+
+
+def test_memory_in_use_peaks_at_the_peak(device):
+    schedule = Eager().schedule(mlp(layers=6), device, Policy())
+    assert len(schedule.in_use) == len(schedule.kernels)
+    assert max(schedule.in_use) == pytest.approx(sum(schedule.peak.values()))
