@@ -19,6 +19,7 @@ from hwsim.dtypes import dtype
 from hwsim.errors import GraphError, UnknownNameError
 from hwsim.frontends import (  # noqa: F401  # rules enter the table on import
     onnx_attention,
+    onnx_cache,
     onnx_elementwise,
     onnx_index,
     onnx_layout,

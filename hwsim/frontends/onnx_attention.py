@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from hwsim.errors import GraphError
-from hwsim.frontends.onnx_layout import append, is_cache
+from hwsim.frontends.onnx_cache import Append, joined, keep_state
 from hwsim.frontends.onnx_node import Node, Shape, rule
 from hwsim.graph import Kind
 
@@ -40,27 +40,9 @@ def attend(node: Node, sizes: Heads, inputs: list[str], causal: bool, window: in
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """Positions of a cache's past, of the new rows and of the result among a node's inputs and outputs."""
-
-    past: int
-    new: int
-    present: int
-
-
-def cached(node: Node, cache: Cache, shape: Shape) -> list[str]:
-    """What attention reads of the keys (or values) once the new rows are in the cache of ``shape``."""
-    if not node.makes(cache.present):
-        return [node.name(index) for index in (cache.past, cache.new) if node.has(index)]
-    output = node.proto.output[cache.present]
-    if is_cache(node, cache.past, cache.present) if node.has(cache.past) else output in node.draft.outputs:
-        append(node, cache.past, cache.new, cache.present, shape)
-    else:
-        parts = [node.name(index) for index in (cache.past, cache.new) if node.has(index)]
-        node.give(cache.present, shape, node.dtype(cache.new))
-        node.emit(Kind.COPY, parts, (output,), numel=prod(shape), strided=False)
-    return [output]
+def _past(node: Node, index: int) -> str:
+    """The name of an optional input ("" without it)."""
+    return node.name(index) if node.has(index) else ""
 
 
 def _rest(node: Node, *indices: int) -> list[str]:
@@ -83,8 +65,8 @@ def _attention(node: Node) -> None:
     kv_len = kv_new + (node.shape(4)[2] if node.has(4) else 0)
     node.give(0, (batch, q_len, heads * v_dim) if flat else (batch, heads, q_len, v_dim))
     node.give(3, (batch, heads, q_len, kv_len))
-    keys = cached(node, Cache(4, 1, 1), (batch, kv_heads, kv_len, head_dim))
-    values = cached(node, Cache(5, 2, 2), (batch, kv_heads, kv_len, v_dim))
+    keys = joined(node, Append(_past(node, 4), node.name(1), 1, (batch, kv_heads, kv_len, head_dim), key))
+    values = joined(node, Append(_past(node, 5), node.name(2), 2, (batch, kv_heads, kv_len, v_dim), value))
     sizes = Heads(batch, heads, kv_heads, q_len, kv_len, head_dim, v_dim)
     window = node.integer("left_window_size", -1) + 1
     attend(node, sizes, [node.name(0), *keys, *values, *_rest(node, 3, 6)], bool(node.integer("is_causal")), window)
@@ -103,9 +85,12 @@ def _multi_head_attention(node: Node) -> None:
     kv_len = kv_new + (node.shape(6)[2] if node.has(6) else 0)
     node.give(0, (batch, q_len, heads * v_dim))
     node.give(3, (batch, heads, q_len, kv_len))
-    new_key, new_value = (1 if node.has(1) else 0), (2 if node.has(2) else 1 if node.has(1) else 0)
-    keys = cached(node, Cache(6, new_key, 1), (batch, heads, kv_len, head_dim))
-    values = cached(node, Cache(7, new_value, 2), (batch, heads, kv_len, v_dim))
+    # Packed projections hold the keys and values too; each is written by its own rows.
+    new_key = node.name(1 if node.has(1) else 0)
+    new_value = node.name(2) if node.has(2) else new_key
+    shapes = [(batch, heads, length, dim) for dim in (head_dim, v_dim) for length in (kv_len, kv_new)]
+    keys = joined(node, Append(_past(node, 6), new_key, 1, *shapes[:2]))
+    values = joined(node, Append(_past(node, 7), new_value, 2, *shapes[2:]))
     sizes = Heads(batch, heads, heads, q_len, kv_len, head_dim, v_dim)
     inputs = [*dict.fromkeys((node.name(0), *keys, *values)), *_rest(node, 3, 4, 5)]
     attend(node, sizes, inputs, bool(node.integer("unidirectional")))
@@ -113,53 +98,48 @@ def _multi_head_attention(node: Node) -> None:
 
 @rule("com.microsoft::GroupQueryAttention")
 def _group_query_attention(node: Node) -> None:
-    """Causal, with a cache [B, N_kv, T, H] that may be longer than what it holds; rotary positions may be inside.
+    """Causal, over a cache [B, N_kv, T, H] that may be longer than what it holds; rotary positions may be inside.
 
-    T is `total_sequence_length` (input 6) where known, else the stated shape of the present keys, else past + new.
+    It holds `total_sequence_length` (input 6) rows where that is known, else as many as the stated present keys, else
+    past + new. Keys and values come by themselves, or packed behind the queries.
     """
     query, heads, kv_heads = node.shape(), node.integer("num_heads"), node.integer("kv_num_heads")
     batch, q_len = query[:2]
-    head_dim = query[2] // (heads if node.has(1) else heads + 2 * kv_heads)
-    past = node.shape(3)[2] if node.has(3) else 0
-    total = node.known(6)
-    stated = node.stated(1)
-    held = (
-        int(total.reshape(-1)[0]) if total is not None else stated[2] if stated and len(stated) == 4 else past + q_len
-    )
-    shape = (batch, kv_heads, max(held, past), head_dim)
-    node.give(0, (batch, q_len, heads * head_dim))
     packed = not node.has(1)
-    new = []
-    for label, index in (("key", 1), ("value", 2)):
-        # Packed projections are read where they lie; each half counts as one operand of its own size.
-        if packed:
-            rows = node.inner(label, (batch, q_len, kv_heads * head_dim), node.dtype())
-            node.draft.bases[rows] = node.name(0)
-            new.append(rows)
-        else:
-            new.append(node.name(index))
-    reads = [_write_rows(node, place, new[place - 1], shape) for place in (1, 2)]
+    head_dim = query[2] // (heads + 2 * kv_heads if packed else heads)
+    past = node.shape(3)[2] if node.has(3) else 0
+    held = _rows_held(node, past + q_len)
+    shape, rows = ((batch, kv_heads, length, head_dim) for length in (max(held, past), q_len))
+    node.give(0, (batch, q_len, heads * head_dim))
+    reads = []
+    for place in (1, 2):
+        new = node.name(0 if packed else place)
+        reads += [
+            _front(node, name, (*shape[:2], held, head_dim))
+            for name in joined(node, Append(_past(node, 2 + place), new, place, shape, rows))
+        ]
     sizes = Heads(batch, heads, kv_heads, q_len, held, head_dim, head_dim)
     tables = [rotary_rows(node, index, q_len) for index in (7, 8) if node.has(index)]
-    window = max(0, node.integer("local_window_size", -1))
-    attend(node, sizes, [node.name(0), *reads, *tables, *_rest(node, 5, 10)], True, window)
+    inputs = [*dict.fromkeys((node.name(0), *reads)), *tables, *_rest(node, 5, 10)]
+    attend(node, sizes, inputs, True, max(0, node.integer("local_window_size", -1)))
 
 
-def _write_rows(node: Node, present: int, new: str, shape: Shape) -> str:
-    """The new rows go into the cache in place; without a cache attention reads them as they are."""
-    if not node.makes(present):
-        return new
-    output, past = str(node.proto.output[present]), 2 + present
-    node.give(present, shape)
-    rows = node.inner(f"rows of {output}", node.draft.values[new].shape or (), node.dtype())
-    node.draft.bases[rows] = output
-    for name in (output, rows):
-        node.draft.state(name)
-    if node.has(past):
-        node.draft.state(node.name(past))
-        node.draft.bases[node.name(past)] = output
-    node.emit(Kind.WRITE, (new,), (rows,), numel=prod(node.draft.values[new].shape or ()))
-    return output
+def _rows_held(node: Node, otherwise: int) -> int:
+    """How many rows of the cache are in use behind the new ones."""
+    total, stated = node.known(6), node.stated(1)
+    if total is not None:
+        return int(total.reshape(-1)[0])
+    return stated[2] if stated is not None and len(stated) == 4 else otherwise
+
+
+def _front(node: Node, name: str, held: Shape) -> str:
+    """The part of a cache that is in use."""
+    shape = node.draft.values[name].shape or ()
+    if len(shape) != 4 or shape[2] <= held[2]:
+        return name
+    part = node.inner(f"front of {name}", held, node.dtype())
+    node.draft.bases[part] = name
+    return part
 
 
 @rule("com.microsoft::Attention")
@@ -174,20 +154,11 @@ def _attention_with_projection(node: Node) -> None:
     packed = node.inner("qkv", (batch, q_len, columns), node.dtype())
     inputs = [node.name(0), node.name(1), *_rest(node, 2)]
     node.emit(Kind.MATMUL, inputs, (packed,), batch=1, m=batch * q_len, n=columns, k=width)
-    reads = _rest(node, 4)
-    if node.makes(1):
-        output = node.proto.output[1]
-        node.give(1, (2, batch, heads, kv_len, head_dim))
-        rows = node.inner(f"rows of {output}", (2, batch, heads, q_len, head_dim), node.dtype())
-        node.draft.bases[rows] = output
-        for name in (output, rows, *reads):
-            node.draft.state(name)
-        for name in reads:
-            node.draft.bases[name] = output
-        node.emit(Kind.WRITE, (packed,), (rows,), numel=2 * batch * q_len * heads * head_dim)
-        reads = [output]
+    shape, rows = ((2, batch, heads, length, head_dim) for length in (kv_len, q_len))
+    reads = joined(node, Append(_past(node, 4), packed, 1, shape, rows))
     sizes = Heads(batch, heads, heads, q_len, kv_len, head_dim, v_dim)
-    attend(node, sizes, [packed, *reads, *_rest(node, 3, 5)], bool(node.integer("unidirectional")))
+    inputs = [*dict.fromkeys((packed, *reads)), *_rest(node, 3, 5)]
+    attend(node, sizes, inputs, bool(node.integer("unidirectional")))
 
 
 @rule("RotaryEmbedding", "com.microsoft::RotaryEmbedding")
@@ -229,15 +200,6 @@ def _linear_attention(node: Node) -> None:
         Kind.RECURRENCE, rule=_LINEAR_RULES[update], batch=batch, tokens=tokens, heads=heads, d_k=d_k, d_v=d_v,
         chunk=0 if tokens == 1 else node.integer("chunk_size", 64), backward=False,
     )  # fmt: skip
-
-
-def keep_state(node: Node, past: int, present: int, shape: Shape) -> None:
-    """A state of fixed size; where it comes from outside and goes there, both are one storage."""
-    node.give(present, shape, node.dtype(past if node.has(past) else 0))
-    if node.makes(present) and node.has(past) and is_cache(node, past, present):
-        for name in (node.name(past), node.proto.output[present]):
-            node.draft.state(name)
-        node.draft.bases[node.proto.output[present]] = node.name(past)
 
 
 @rule("CausalConvWithState")

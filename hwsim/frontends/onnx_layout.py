@@ -13,6 +13,7 @@ from math import ceil, floor, prod
 import numpy as np
 
 from hwsim.errors import GraphError
+from hwsim.frontends.onnx_cache import Append, append, is_cache
 from hwsim.frontends.onnx_elementwise import element_format
 from hwsim.frontends.onnx_node import Node, Shape, Undetermined, broadcast, rule
 from hwsim.graph import Kind
@@ -137,47 +138,11 @@ def _concat(node: Node) -> None:
             raise GraphError(f"{node.where}: {text} do not join along axis {axis}")
     total = sum(node.shape(part)[axis] for part in parts)
     shape = (*first[:axis], total, *first[axis + 1 :])
-    node.give(0, shape, node.dtype(parts[0]))
-    if len(parts) == 2 and is_cache(node, 0, 0):
-        append(node, 0, 1, 0, shape)
+    if len(parts) == 2 and is_cache(node, node.name(0), 0):
+        append(node, Append(node.name(0), node.name(1), 0, shape, node.shape(1)))
     else:
+        node.give(0, shape, node.dtype(parts[0]))
         node.emit(Kind.COPY, numel=prod(shape), strided=False)
-
-
-def is_cache(node: Node, past: int, present: int) -> bool:
-    """Whether input ``past`` comes from outside and output ``present`` goes there."""
-    draft = node.draft
-    return node.makes(present) and node.name(past) in draft.inputs and node.proto.output[present] in draft.outputs
-
-
-def append(node: Node, past: int, new: int, present: int, shape: Shape) -> None:
-    """The rows of ``new`` are written behind those of ``past``; both share the storage of ``present``, a state."""
-    output = node.proto.output[present]
-    node.give(present, shape, node.dtype(new))
-    node.draft.state(output)
-    if node.has(past):
-        node.draft.state(node.name(past))
-        node.draft.bases[node.name(past)] = output
-    rows = node.inner(f"rows of {output}", node.shape(new), node.dtype(new))
-    node.draft.state(rows)
-    node.draft.bases[rows] = output
-    node.emit(Kind.WRITE, (node.name(new),), (rows,), numel=prod(node.shape(new)))
-
-
-def update(node: Node, past: int, new: int, present: int) -> None:
-    """The rows of ``new`` are written into ``past``, which keeps its size: ``present`` is the same storage."""
-    node.give(present, node.shape(past), node.dtype(past))
-    rows = node.inner("rows", node.shape(new), node.dtype(past))
-    if node.name(past) in node.draft.inputs:
-        node.draft.state(node.name(past))
-    for name in (rows, node.proto.output[present]):
-        node.draft.bases[name] = node.name(past)
-    node.emit(Kind.WRITE, (node.name(new),), (rows,), numel=prod(node.shape(new)))
-
-
-@rule("TensorScatter")
-def _tensor_scatter(node: Node) -> None:
-    update(node, 0, 1, 0)
 
 
 @rule("Split")

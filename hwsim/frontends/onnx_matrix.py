@@ -25,8 +25,8 @@ def units(a: Value, b: Value) -> str:
     return INTEGER_UNITS.get(widest, widest)
 
 
-def product(node: Node, a: Shape, b: Shape, left: int = 0, right: int = 1, dtype: str | None = None) -> None:
-    """Output 0 = input ``left`` x input ``right`` with numpy's rules, their shapes read as ``a`` and ``b``."""
+def product(node: Node, a: Shape, b: Shape, sides: tuple[int, int] = (0, 1), dtype: str | None = None) -> None:
+    """Output 0 is the product of the inputs ``sides`` by numpy's rules, their shapes read as ``a`` and ``b``."""
     if not a or not b:
         raise GraphError(f"{node.where}: a scalar has no matrix product")
     rows, k = ((1,), a[0]) if len(a) == 1 else (a[:-1], a[-1])
@@ -39,7 +39,7 @@ def product(node: Node, a: Shape, b: Shape, left: int = 0, right: int = 1, dtype
     # One weight for all rows is one large product; else there is one product per batch.
     shared = prod(b[:-2]) == 1
     batch, m = (1, prod(rows[:-1]) * rows[-1]) if shared else (prod(batches), rows[-1])
-    node.emit(Kind.MATMUL, batch=batch, m=m, n=cols, k=k, compute=units(node.input(left), node.input(right)))
+    node.emit(Kind.MATMUL, batch=batch, m=m, n=cols, k=k, compute=units(node.input(sides[0]), node.input(sides[1])))
 
 
 @rule("MatMul")
@@ -55,7 +55,7 @@ def _matmul_integer(node: Node) -> None:
 @rule("QLinearMatMul")
 def _qlinear_matmul(node: Node) -> None:
     """Each of A, B and Y is followed by its scale and zero point."""
-    product(node, node.shape(0), node.shape(3), 0, 3, node.dtype(7))
+    product(node, node.shape(0), node.shape(3), (0, 3), node.dtype(7))
 
 
 @rule("com.microsoft::MatMulIntegerToFloat")
@@ -98,7 +98,9 @@ def _gemm(node: Node) -> None:
 @rule("com.microsoft::QGemm")
 def _qgemm(node: Node) -> None:
     """A, its scale and zero point, the same of B, then C and the output's scale and zero point."""
-    product(node, _transposed(node, 0, "A"), _transposed(node, 3, "B"), 0, 3, node.dtype(8) if node.has(8) else "fp32")
+    product(
+        node, _transposed(node, 0, "A"), _transposed(node, 3, "B"), (0, 3), node.dtype(8) if node.has(8) else "fp32"
+    )
 
 
 @rule("com.microsoft::MatMulNBits")

@@ -248,7 +248,6 @@ class Node:
     def make(self, name: str, shape: Iterable[int], dtype: str) -> str:
         """A value of this node: an output, or one that stays inside a compound operator."""
         self.draft.values[name] = Value(checked(shape, f"{self.where}, output '{name}'"), dtype)
-        self.draft.origins[name] = self.where
         return name
 
     def inner(self, label: str, shape: Iterable[int], dtype: str) -> str:
@@ -309,7 +308,6 @@ class Node:
         for name in self.proto.output:
             if name:
                 self.draft.values[name] = self.draft.stated(name)
-                self.draft.origins[name] = self.where
         self.emit(Kind.UNKNOWN)
 
 

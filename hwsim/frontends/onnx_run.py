@@ -41,6 +41,7 @@ def run(draft: Draft, proto: NodeProto, index: int) -> None:
     for name in proto.output:
         if name in draft.values:
             raise GraphError(f"{node.where} makes '{name}', which exists already")
+        draft.origins[name] = node.where
     ops, repeats = len(draft.ops), len(draft.repeats)
     _apply(node)
     for name in proto.output:
@@ -78,11 +79,12 @@ def _fold(node: Node, first: int) -> bool:
     arrays = _evaluated(node, outputs)
     for name, array in zip(outputs, arrays, strict=False):
         draft.values[name] = replace(draft.values[name], shape=array.shape, array=array)
-    constant = _is_constant(node) and not any(op.kind is Kind.UNKNOWN for op in draft.ops[first:])
+    if any(name in draft.outputs for name in outputs) or any(op.kind is Kind.UNKNOWN for op in draft.ops[first:]):
+        return False
+    constant = _is_constant(node)
     if constant:
         _bind_constants(node, outputs)
-    known = all(draft.values[name].array is not None for name in outputs)
-    return (known or constant) and not any(name in draft.outputs for name in outputs)
+    return constant or all(draft.values[name].array is not None for name in outputs)
 
 
 def _is_constant(node: Node) -> bool:

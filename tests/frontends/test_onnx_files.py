@@ -171,7 +171,8 @@ def test_an_unknown_last_operator_without_shape_is_listed(tmp_path: Path) -> Non
 def loop() -> onnx.NodeProto:
     body = helper.make_graph(
         [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["a"], ["b"])], "body",
-        [info("i", [], INT64), info("c", [], TensorProto.BOOL), info("a", [2])], [info("d", [], TensorProto.BOOL), info("b", [2])],
+        [info("i", [], INT64), info("c", [], TensorProto.BOOL), info("a", [2])],
+        [info("d", [], TensorProto.BOOL), info("b", [2])],
     )  # fmt: skip
     return helper.make_node("Loop", ["n", "", "x"], ["y"], body=body, name="steps")
 
@@ -201,14 +202,15 @@ def test_a_branch_on_data_is_refused(tmp_path: Path) -> None:
     body = helper.make_graph([helper.make_node("Identity", ["x"], ["t"])], "t", [], [info("t", [2])])
     node = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body, name="gate")
     path = saved(tmp_path / "d.onnx", [node], [info("x", [2]), info("c", [], TensorProto.BOOL)], [info("y", [2])])
-    with pytest.raises(UnsupportedOpError, match="node 'gate' .* the condition 'c' depends on data"):
+    with pytest.raises(UnsupportedOpError, match=r"node 'gate' .* the condition 'c' depends on data"):
         hwsim.load_onnx(path)
 
 
 def test_model_functions_are_written_out(tmp_path: Path) -> None:
     function = helper.make_function(
         "mine", "Twice", ["a"], ["b"],
-        [helper.make_node("Relu", ["a"], ["t"]), helper.make_node("MatMul", ["t", "t"], ["b"])], [helper.make_opsetid("", 22)],
+        [helper.make_node("Relu", ["a"], ["t"]), helper.make_node("MatMul", ["t", "t"], ["b"])],
+        [helper.make_opsetid("", 22)],
     )  # fmt: skip
     nodes = [helper.make_node("Twice", ["x"], ["y"], domain="mine")]
     path = saved(tmp_path / "f.onnx", nodes, [info("x", [4, 4])], [info("y", None)], functions=[function])

@@ -30,7 +30,7 @@ def alexnet() -> int:
 
 
 def zfnet512() -> int:
-    """Zeiler and Fergus 2013 (strides 2 and 2 in front), widened to 512 maps behind; its classifier is 4096, 1024, 1000."""
+    """Zeiler and Fergus 2013 (strides 2 and 2 in front), 512 maps wide behind; the classifier is 4096, 1024, 1000."""
     convs = conv(109, 3, 96, 7) + conv(25, 96, 256, 5) + conv(12, 256, 512, 3) + 2 * conv(12, 512, 512, 3)
     return convs + 512 * 36 * 4096 + 4096 * 1024 + 1024 * 1000
 
