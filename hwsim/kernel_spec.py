@@ -132,30 +132,32 @@ def spec_kernel(spec: Values, device: Device, launch: Launch = Launch.GRAPH, whe
 
 
 def predict(specs: Sequence[object], device: Device, cache: Cache = Cache.COLD) -> list[dict[str, object]]:
-    """The objects of ``specs`` with seconds, joules (static power included), bound and bytes by memory.
+    """The objects of ``specs`` with seconds, joules (static power included), bound, bytes of all operands and traffic.
 
-    Cold kernels are single launches, warm ones replayed from a graph. Raises `InputError` with all that is wrong,
-    each under the index of its object.
+    Traffic is the bytes by memory, those that are read again included. Cold kernels are single launches, warm
+    ones replayed from a graph. Raises `InputError` with all that is wrong, each under the index of its object.
     """
     launch = Launch.GRAPH if cache is Cache.WARM else Launch.EAGER
     target = timed(device, cache is Cache.WARM)
-    checked = [_object(spec, index) for index, spec in enumerate(specs)]
-    problems = [problem for index, spec in enumerate(checked) for problem in _checked(spec, f"{index}.")[1]]
+    problems = [problem for index, spec in enumerate(specs) for problem in _problems(spec, index)]
     if problems:
         raise InputError(*problems)
-    return [_predicted(spec, target, launch) for spec in checked]
+    return [_predicted(spec, target, launch) for spec in specs if isinstance(spec, Mapping)]
 
 
 def _predicted(spec: Values, device: Device, launch: Launch) -> dict[str, object]:
-    cost = device.estimate(spec_kernel(spec, device, launch))
+    """The object with its results; a copy's own field ``bytes`` stays as it was given."""
+    kernel = spec_kernel(spec, device, launch)
+    cost = device.estimate(kernel)
     joules = cost.joules + device.card.static_power * cost.seconds
-    return {**spec, "seconds": cost.seconds, "joules": joules, "bound": cost.bound, "bytes": dict(cost.traffic)}
+    result = {**spec, "seconds": cost.seconds, "joules": joules, "bound": cost.bound, "traffic": dict(cost.traffic)}
+    return result if "bytes" in SPEC_OPS[kernel.name].fields else {**result, "bytes": kernel.nbytes}
 
 
-def _object(spec: object, index: int) -> Values:
-    if not isinstance(spec, Mapping):
-        raise InputError(Problem(path=str(index), got=shown(spec), expected='an object such as {"op": "matmul", ...}'))
-    return spec
+def _problems(spec: object, index: int) -> list[Problem]:
+    if isinstance(spec, Mapping):
+        return _checked(spec, f"{index}.")[1]
+    return [Problem(path=str(index), got=shown(spec), expected='an object such as {"op": "matmul", ...}')]
 
 
 def _checked(spec: Values, where: str) -> tuple[dict[str, object], list[Problem]]:

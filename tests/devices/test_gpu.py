@@ -1,0 +1,175 @@
+"""The GPU family: hand-checkable latencies and bounds, and properties over all GPU cards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim.device import load_device
+from hwsim.devices.gpu import Gpu
+from hwsim.errors import CardError
+from hwsim.kernel_spec import spec_kernel
+from hwsim.mapper import Launch
+from hwsim.testing import roofline_seconds
+
+NAMES = ("nvidia-h200", "nvidia-h100-sxm", "nvidia-a100-80gb", "nvidia-a6000", "nvidia-rtx-4090")
+GPUS = {name: load_device(name) for name in NAMES}
+H200 = Gpu(GPUS["nvidia-h200"].card)
+HBM, L2 = 4.8e12, 9.7e12
+DTYPES = st.sampled_from(["bf16", "fp16", "fp32", "int8"])
+SIZES = st.integers(1, 5000)
+
+
+def seconds(device: Gpu, launch: Launch = Launch.GRAPH, **spec: object) -> float:
+    return device.estimate(spec_kernel(spec, device, launch)).seconds
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, object]:
+    dtype = draw(DTYPES)
+    op = draw(st.sampled_from(["matmul", "gelu", "softmax", "attention_prefill", "embedding"]))
+    if op == "matmul":
+        return {"op": op, "m": draw(SIZES), "n": draw(SIZES), "k": draw(SIZES), "batch": draw(st.integers(1, 9)),
+                "dtype": dtype}  # fmt: skip
+    if op == "gelu":
+        return {"op": op, "numel": draw(SIZES) * draw(SIZES), "dtype": dtype}
+    if op == "softmax":
+        return {"op": op, "rows": draw(SIZES), "cols": draw(SIZES), "dtype": dtype}
+    if op == "embedding":
+        return {"op": op, "vocab": 32000, "dim": draw(SIZES), "tokens": draw(SIZES), "dtype": dtype}
+    kv_heads = draw(st.integers(1, 4))
+    return {"op": op, "batch": draw(st.integers(1, 4)), "heads": kv_heads * draw(st.integers(1, 4)),
+            "kv_heads": kv_heads, "head_dim": draw(st.sampled_from([64, 80, 128])), "q_len": draw(SIZES),
+            "kv_len": draw(SIZES), "causal": draw(st.booleans()), "dtype": dtype}  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(spec=specs(), name=st.sampled_from(NAMES))
+def test_no_kernel_beats_the_roofline_of_its_card(spec, name):
+    device = GPUS[name]
+    kernel = spec_kernel(spec, device)
+    cost = device.estimate(kernel)
+    assert cost.seconds >= roofline_seconds(device.card, kernel)[0]
+    main = device.card.main.name
+    assert cost.traffic[main] >= sum(flow.nbytes for flow in kernel.flows) * (1 - 1e-12)
+    assert cost.joules > 0
+
+
+@settings(max_examples=80, deadline=None)
+@given(m=SIZES, n=SIZES, k=SIZES, grown=st.sampled_from(["m", "n", "k"]))
+def test_twice_the_matmul_takes_no_less_time(m, n, k, grown):
+    spec = {"op": "matmul", "m": 16 * m, "n": 16 * n, "k": 16 * k, "dtype": "bf16"}
+    assert seconds(H200, **{**spec, grown: 2 * spec[grown]}) >= seconds(H200, **spec) * (1 - 1e-9)
+
+
+@given(first=specs(), second=specs(), times=st.integers(1, 5))
+@settings(max_examples=30, deadline=None)
+def test_energy_and_bytes_add_up_over_kernels(first, second, times):
+    one, other = (H200.estimate(spec_kernel(spec, H200)) for spec in (first, second))
+    total = times * one + other
+    assert total.joules == pytest.approx(times * one.joules + other.joules)
+    assert total.traffic["hbm"] == pytest.approx(times * one.traffic["hbm"] + other.traffic["hbm"])
+
+
+def test_a_tiny_kernel_takes_its_launch_and_the_way_to_main_memory():
+    """1.3 us in a graph, 2.5 us otherwise, and 348 - 142 ns for a first answer from HBM instead of L2."""
+    tiny = {"op": "add", "numel": 1, "dtype": "bf16"}
+    assert seconds(H200, **tiny) == pytest.approx(1.3e-6 + 206e-9, rel=1e-3)
+    assert seconds(H200, Launch.EAGER, **tiny) == pytest.approx(2.5e-6 + 206e-9, rel=1e-3)
+
+
+def test_only_eager_launches_take_time_of_the_host():
+    spec = {"op": "add", "numel": 1, "dtype": "bf16"}
+    assert H200.host_seconds(spec_kernel(spec, H200)) == 0
+    assert H200.host_seconds(spec_kernel(spec, H200, Launch.EAGER)) == 6e-6
+
+
+def test_a_long_stream_takes_its_bytes_over_the_bandwidth():
+    """3 x 4 B x 1e9 over 4.8 TB/s is 2.5 ms, against which launch and latency are nothing."""
+    assert seconds(H200, op="add", numel=10**9, dtype="fp32") == pytest.approx(12e9 / HBM, rel=2e-3)
+
+
+def test_warm_operands_come_from_the_cache():
+    """12 MB fit in 60 MiB: 9.7 TB/s of L2 instead of 4.8 of HBM, and no byte of HBM."""
+    spec = {"op": "add", "numel": 10**6, "dtype": "fp32"}
+    warm = H200.timed(warm=True)
+    cost = warm.estimate(spec_kernel(spec, warm))
+    assert cost.traffic["hbm"] == 0
+    assert cost.seconds == pytest.approx(1.3e-6 + 12e6 / L2)
+    assert cost.seconds < seconds(H200, **spec)
+
+
+def test_beyond_the_cache_warm_is_no_better_than_cold_by_its_bytes():
+    cost = H200.timed(warm=True).estimate(spec_kernel({"op": "add", "numel": 10**8, "dtype": "fp32"}, H200))
+    assert cost.traffic["hbm"] == 12e8
+
+
+def test_attention_on_one_tile_after_the_other_adds_its_units_up():
+    """Scores, exponentials and outputs of a tile follow each other."""
+    spec = {"op": "attention_prefill", "batch": 8, "heads": 32, "kv_heads": 32, "head_dim": 128}
+    kernel = spec_kernel({**spec, "q_len": 4096, "kv_len": 4096, "causal": False, "dtype": "bf16"}, H200)
+    cost = Gpu(H200.card, sustained=False).estimate(kernel)
+    units = sum(cost.busy[unit] for unit in ("matmul", "vector", "special"))
+    assert units < cost.seconds < units + 5e-6
+
+
+def test_causal_attention_takes_about_half_and_a_window_less():
+    spec = {"op": "attention_prefill", "batch": 8, "heads": 32, "kv_heads": 8, "head_dim": 128}
+    spec |= {"q_len": 8192, "kv_len": 8192, "dtype": "bf16"}
+    full, half = (spec_kernel({**spec, "causal": causal}, H200) for causal in (False, True))
+    windowed = replace(half, attrs={**half.attrs, "window": 1024})
+    times = [H200.estimate(kernel).seconds for kernel in (full, half, windowed)]
+    assert times[1] / times[0] == pytest.approx(0.5, abs=0.03)
+    assert times[2] < 0.35 * times[1]
+
+
+def test_a_long_cache_of_one_sequence_occupies_all_units():
+    """One pair of heads is cut into parts along the keys: near the bandwidth of HBM, not of one unit."""
+    spec = {"op": "attention_decode", "batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128, "dtype": "bf16"}
+    nbytes = 2 * 2**20 * 128 * 2
+    assert nbytes / HBM < seconds(H200, **spec, kv_len=2**20) < 1.2 * nbytes / HBM
+
+
+def test_rows_that_do_not_start_at_whole_loads_take_longer():
+    spec = {"op": "matmul", "m": 2048, "k": 512, "dtype": "bf16"}
+    assert seconds(H200, **spec, n=2047) > 1.5 * seconds(H200, **spec, n=2048)
+
+
+def test_short_runs_of_a_gather_touch_whole_grains():
+    """8 B of a row cost the 64 B that HBM delivers."""
+    kernel = spec_kernel({"op": "gather_rows", "rows": 1000, "row_bytes": 8, "table_bytes": 10**9}, H200)
+    assert H200.estimate(kernel).traffic["hbm"] == 1000 * (64 + 8 + 8)
+
+
+def test_few_rows_leave_units_idle():
+    """The same bytes in 8 rows or in 8192: one unit a row."""
+    wide, tall = ({"op": "softmax", "rows": rows, "cols": 2**23 // rows, "dtype": "fp32"} for rows in (8, 8192))
+    assert seconds(H200, **wide) > 3 * seconds(H200, **tall)
+
+
+def test_a_long_run_slows_down_to_the_power_limit():
+    spec = {"op": "matmul", "m": 8192, "n": 8192, "k": 8192, "dtype": "bf16"}
+    cost = H200.estimate(spec_kernel(spec, H200))
+    assert cost.bound == "power"
+    assert cost.joules / cost.seconds == pytest.approx(700 - H200.card.static_power)
+    assert seconds(H200.timed(warm=False), **spec) < cost.seconds
+
+
+def test_chunks_of_a_recurrence_wait_for_each_other():
+    """256 steps of 0.7 us, however few heads there are."""
+    spec = {"op": "chunk_gla", "batch": 1, "heads": 1, "d_k": 64, "d_v": 64, "dtype": "bf16", "pass_": "fwd"}
+    assert seconds(H200, **spec, tokens=16384) == pytest.approx(256 * 0.7e-6, rel=0.02)
+
+
+def test_all_that_a_card_lacks_is_named_at_once():
+    card = H200.card
+    kept = {name: figure for name, figure in card.parameters.items() if name not in ("tile_m", "launch_latency")}
+    with pytest.raises(CardError) as error:
+        Gpu(replace(card, parameters=kept))
+    assert [str(problem) for problem in error.value.problems] == [
+        "card 'nvidia-h200' of family 'gpu' lacks parameters.launch_latency",
+        "card 'nvidia-h200' of family 'gpu' lacks parameters.tile_m",
+    ]

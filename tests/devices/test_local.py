@@ -1,0 +1,65 @@
+"""The card of this machine: measured once, then remembered."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwsim.device import card_names, load_device
+from hwsim.devices import local, probe
+from hwsim.testing import check_device
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """An empty cache directory, and measurements that are made up."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(probe, "matmul_rate", lambda fmt: 1e11 if fmt == "float32" else 5e10)
+    monkeypatch.setattr(probe, "special_rate", lambda: 1e9)
+    monkeypatch.setattr(probe, "stream", lambda nbytes: probe.Stream(4e10 if nbytes < 1e6 else 1e10, 1e10))
+    monkeypatch.setattr(probe, "latency", lambda nbytes: 1e-9 if nbytes < 1e6 else 1e-7)
+    monkeypatch.setattr(probe, "one_core_bandwidth", lambda: 1e10)
+    monkeypatch.setattr(probe, "thread_start", lambda: 1e-5)
+    monkeypatch.setattr(probe, "op_overhead", lambda: 1e-6)
+    levels = (probe.CacheLevel(1, 32768, probe.cores()), probe.CacheLevel(3, 2**25, 1))
+    monkeypatch.setattr(probe, "cache_levels", lambda: levels)
+    return tmp_path
+
+
+def test_the_card_is_a_sound_cpu(quick):
+    device = load_device("cpu-local")
+    assert [memory.name for memory in device.card.memories] == ["l1", "l3", "ddr"]
+    assert device.card.matmul["fp32"] == 1e11
+    assert device.card.figures["compute.matmul.fp32"].mark == "measured"
+    assert check_device(device) == []
+
+
+def test_it_is_measured_once(quick, monkeypatch):
+    first = local.card_text()
+    assert (quick / "hwsim" / "cpu-local.yaml").read_text() == first
+    monkeypatch.setattr(local, "measured_card", lambda: pytest.fail("measured again"))
+    assert local.card_text() == first
+
+
+def test_it_is_listed():
+    assert "cpu-local" in card_names()
+
+
+def test_caches_are_read_from_the_kernels_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "cores", lambda: 8)
+    described = (("Data", "32K", "0-1", 1), ("Instruction", "32K", "0-1", 1), ("Unified", "8192K", "0-3,8-11", 3))
+    for index, (kind, size, shared, level) in enumerate(described):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, value in (("type", kind), ("size", size), ("shared_cpu_list", shared), ("level", level)):
+            (folder / name).write_text(f"{value}\n")
+    assert probe.cache_levels(tmp_path) == (probe.CacheLevel(1, 32768, 4), probe.CacheLevel(3, 2**23, 1))
+    assert probe.cache_levels(tmp_path / "none") == ()
+
+
+@pytest.mark.slow
+def test_this_machine_can_be_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    card = load_device("cpu-local").card
+    assert card.matmul["fp32"] > 1e8
+    assert card.main.bandwidth > 1e8
+    assert all(memory.latency > 0 for memory in card.memories)

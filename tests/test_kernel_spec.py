@@ -1,0 +1,144 @@
+"""Kernel interchange: every op becomes the right kernel, and errors name index and field."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwsim.device import load_device
+from hwsim.errors import InputError
+from hwsim.graph import Kind
+from hwsim.kernel_spec import SPEC_OPS, Cache, predict, spec_kernel
+from hwsim.mapper import Launch
+
+H200 = load_device("nvidia-h200")
+RECURRENT = {"batch": 2, "heads": 4, "d_k": 64, "d_v": 128, "dtype": "bf16"}
+SPECS = [
+    {"op": "matmul", "m": 8, "n": 16, "k": 32, "batch": 2, "dtype": "bf16"},
+    *({"op": op, "rows": 8, "cols": 16, "dtype": "fp32"} for op in ("softmax", "layernorm", "rmsnorm", "sum")),
+    *({"op": op, "rows": 8, "cols": 16, "dtype": "fp32"} for op in ("cumsum", "transpose_copy")),
+    *({"op": op, "numel": 128, "dtype": "bf16"} for op in ("gelu", "silu", "add", "mul")),
+    {"op": "embedding", "vocab": 100, "dim": 16, "tokens": 4, "dtype": "bf16"},
+    {"op": "attention_prefill", "batch": 1, "heads": 4, "kv_heads": 2, "head_dim": 64, "q_len": 16, "kv_len": 32,
+     "causal": True, "dtype": "bf16"},
+    {"op": "attention_decode", "batch": 1, "heads": 4, "kv_heads": 2, "head_dim": 64, "kv_len": 32, "dtype": "bf16"},
+    {"op": "conv2d", "n": 2, "c": 8, "h": 10, "w": 12, "o": 16, "k": 3, "stride": 2, "padding": 1, "groups": 2,
+     "dtype": "bf16", "layout": "nchw"},
+    {"op": "gather_rows", "rows": 10, "row_bytes": 100, "table_bytes": 10000},
+    *({"op": f"copy_{way}", "bytes": 4096} for way in ("h2d_pinned", "d2h_pinned", "d2d", "peer")),
+    *({"op": op, "bytes": 4096, "ranks": 2} for op in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")),
+    *({"op": f"chunk_{rule}", **RECURRENT, "tokens": 256, "pass_": "fwd+bwd"}
+      for rule in ("gla", "ssd", "delta_rule", "gated_delta_rule", "kda", "gdn2")),
+    *({"op": f"recurrent_{rule}", **RECURRENT, "tokens": 1, "pass_": "decode"}
+      for rule in ("gla", "ssd", "delta_rule", "gated_delta_rule", "kda", "gdn2")),
+]  # fmt: skip
+
+
+def spec(op: str) -> dict[str, object]:
+    return next(dict(item) for item in SPECS if item["op"] == op)
+
+
+def test_every_op_is_covered_here():
+    assert {item["op"] for item in SPECS} == set(SPEC_OPS)
+
+
+@pytest.mark.parametrize("cache", list(Cache))
+def test_every_op_is_predicted(cache):
+    for given, result in zip(SPECS, predict(SPECS, H200, cache), strict=True):
+        assert {name: result[name] for name in given} == given
+        assert result["seconds"] > 0 and result["joules"] > 0 and result["bytes"]
+        assert result["bound"] in ("matmul", "vector", "special", "hbm", "l2", "pcie", "nvlink", "latency", "power")
+
+
+@pytest.mark.parametrize(
+    ("op", "kind", "matmul_flops", "nbytes"),
+    [
+        ("matmul", Kind.MATMUL, 2 * 2 * 8 * 16 * 32, 2 * 2 * (8 * 32 + 32 * 16 + 8 * 16)),
+        ("layernorm", Kind.NORM, 0, 4 * (2 * 8 * 16 + 2 * 16)),
+        ("sum", Kind.REDUCE, 0, 4 * (8 * 16 + 8)),
+        ("add", Kind.ELEMENTWISE, 0, 2 * 3 * 128),
+        ("embedding", Kind.GATHER, 0, 4 * 8 + 2 * 2 * 4 * 16),
+        ("attention_prefill", Kind.ATTENTION, 4 * 4 * 16 * 32 * 64, 2 * 64 * (2 * 4 * 16 + 2 * 2 * 32)),
+        ("conv2d", Kind.CONV, 2 * 2 * 5 * 6 * 16 * 4 * 9, 2 * (2 * 8 * 120 + 16 * 4 * 9 + 2 * 16 * 30)),
+        ("gather_rows", Kind.GATHER, 0, 10 * (100 + 8 + 100)),
+        ("copy_d2d", Kind.COPY, 0, 2 * 4096),
+        ("all_gather", Kind.COLLECTIVE, 0, 3 * 4096),
+    ],
+)
+def test_work_and_bytes_by_hand(op, kind, matmul_flops, nbytes):
+    kernel = spec_kernel(spec(op), H200)
+    assert kernel.kind is kind
+    assert kernel.work.matmul_flops == matmul_flops
+    assert kernel.nbytes == nbytes
+
+
+def test_int8_products_give_int32_and_fp8_ones_bf16():
+    sizes = {"op": "matmul", "m": 16, "n": 16, "k": 16}
+    assert spec_kernel({**sizes, "dtype": "int8"}, H200).write_bytes == 4 * 256
+    assert spec_kernel({**sizes, "dtype": "fp8"}, H200).write_bytes == 2 * 256
+
+
+def test_the_host_side_of_a_copy_goes_over_its_link():
+    memories = {flow.memory: flow.write for flow in spec_kernel(spec("copy_h2d_pinned"), H200).flows}
+    assert memories == {"host": False, "hbm": True}
+
+
+def test_forward_and_backward_do_four_times_the_products_of_forward():
+    both = spec_kernel(spec("chunk_gla"), H200).work.matmul_flops
+    assert both == 4 * spec_kernel({**spec("chunk_gla"), "pass_": "fwd"}, H200).work.matmul_flops
+
+
+def test_cold_is_one_launch_and_warm_a_replay():
+    cold, warm = (predict([spec("add")], H200, cache)[0]["seconds"] for cache in Cache)
+    assert cold > warm
+    assert spec_kernel(spec("add"), H200).launch is Launch.GRAPH
+
+
+def test_joules_hold_the_static_power():
+    (result,) = predict([spec("add")], H200)
+    assert result["joules"] > H200.card.static_power * result["seconds"]
+
+
+def test_bytes_are_those_of_the_operands_and_traffic_is_by_memory():
+    (result,) = predict([spec("add")], H200)
+    assert result["bytes"] == 2 * 3 * 128
+    assert result["traffic"] == {"hbm": 768, "l2": 768}
+
+
+def test_results_can_be_predicted_again():
+    first = predict(SPECS, H200)
+    assert predict(first, H200) == first
+
+
+def test_other_fields_come_back_as_they_were():
+    assert predict([{**spec("add"), "name": "first", "seconds": 1}], H200)[0]["name"] == "first"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"op": "matmull"}, r"1\.op: unknown op 'matmull'; did you mean 'matmul'\?"),
+        ({}, r"1\.op: missing"),
+        ({"op": 3}, r"1\.op: unknown op 3"),
+        ({"op": "matmul", "m": 1, "n": 1, "dtype": "bf16"}, r"1\.k: missing"),
+        ({"op": "add", "numell": 1, "dtype": "bf16"}, r"1\.numel: missing; is 'numell' meant\?"),
+        ({**spec("matmul"), "m": 0}, r"1\.m: got 0, expected an integer of at least 1"),
+        ({**spec("matmul"), "m": 1.5}, r"1\.m: got 1\.5"),
+        ({**spec("matmul"), "m": True}, r"1\.m: got true"),
+        ({**spec("matmul"), "dtype": "bf61"}, r"1\.dtype: got 'bf61', expected one of"),
+        ({**spec("attention_prefill"), "causal": 1}, r"1\.causal: got 1, expected one of true, false"),
+        ({**spec("attention_decode"), "kv_heads": 3}, r"1\.kv_heads: got 3, expected a divisor of heads = 4"),
+        ({**spec("conv2d"), "groups": 3}, r"1\.groups: got 3, expected a divisor of c = 8"),
+        ({**spec("conv2d"), "k": 15}, r"1\.k: got 15, expected at most h"),
+        ("matmul", r"1: got 'matmul', expected an object"),
+    ],
+)
+def test_errors_name_index_and_field(wrong, message):
+    with pytest.raises(InputError, match=message) as error:
+        predict([spec("add"), wrong], H200)
+    assert error.value.exit_code == 2
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(InputError) as error:
+        predict([{"op": "matmul"}, 7, {"op": "x"}], H200)
+    assert [problem.path for problem in error.value.problems] == ["0.m", "0.n", "0.k", "0.dtype", "1", "2.op"]
