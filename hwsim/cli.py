@@ -31,7 +31,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="hwsim",
     help="Simulate machine-learning models on hardware: time, energy, and bytes of every memory.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -71,7 +70,7 @@ app.command("schema")(print_schema)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     try:
         code = app([word for word in given if word != "--debug"], prog_name="hwsim", standalone_mode=False)
@@ -91,7 +90,7 @@ def _complain(error: BaseException) -> int:
         typer.echo("hwsim: interrupted", err=True)
         return INTERRUPTED
     if isinstance(error, typer.TyperException):
-        typer.echo(f"hwsim: {error.format_message()}", err=True)
+        typer.echo(f"hwsim: {error.format_message().replace('Value error, ', '')}", err=True)
         return error.exit_code
     if isinstance(error, HwsimError):
         for line in str(error).splitlines():

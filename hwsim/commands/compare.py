@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_json, print_table, records, say, shown, shown_rows
+from hwsim.commands.output import print_columns, print_json, print_table, records, say, shown
 from hwsim.errors import CheckFailed, DoesNotFitError, InputError, Problem, nearest_name
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ def _compare_devices(pairs: list[tuple[str, str]], question: options.Question, j
         return
     columns = ["model", "device", "phase", *FIGURES]
     columns += ["error"] if any(row["error"] for row in rows) else []
-    print_table(
-        shown_rows(rows, columns), columns, f"batch {question.batch}, prompt {question.prompt}, {question.dtype}"
-    )
+    print_columns(rows, columns, f"batch {question.batch}, prompt {question.prompt}, {question.dtype}")
     if all(row["error"] for row in rows):
         raise CheckFailed("nothing fits")
 

@@ -11,7 +11,8 @@ import typer
 from hwsim.commands import options
 from hwsim.commands.estimate import TOP_COLUMNS, top_kernels
 from hwsim.commands.output import print_json, print_table, records, say, shown
-from hwsim.errors import InputError, Problem, UnknownNameError
+from hwsim.errors import InputError, Problem
+from hwsim.errors import shown as shown_value
 
 if TYPE_CHECKING:
     from hwsim.card import Card
@@ -57,7 +58,9 @@ def _find(stored: StudyResults, case: str) -> dict[str, Any]:
         return found[0]
     if found:
         raise InputError(Problem(f"{len(found)} cases have a key that starts with '{case}'"))
-    raise UnknownNameError("case", case, [str(row["case"]) for row in rows[:1]] + [f"...{len(rows)}"])
+    raise InputError(
+        Problem("no such case", got=shown_value(case), expected=f"1 to {len(rows)}, or the start of a key")
+    )
 
 
 def _bounds(kernels: list[dict[str, Any]]) -> list[dict[str, Any]]:

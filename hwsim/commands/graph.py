@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_json, print_table, records, say, shown, shown_rows
+from hwsim.commands.output import print_columns, print_json, records, say, shown
 
 if TYPE_CHECKING:
     from hwsim.graph import Graph
@@ -66,7 +66,7 @@ def _print(graph: Graph, phase: str, json: bool) -> None:
     if json:
         print_json({**totals, "table": rows})
         return
-    print_table(shown_rows(rows, COLUMNS), COLUMNS, f"{graph.name} {phase}")
+    print_columns([row for row in rows if row["kind"] != "view"], COLUMNS, f"{graph.name} {phase}")
     say(
         f"{totals['ops']} ops, {totals['executed']} executed, {graph.parameters:,} parameters, "
         f"{shown('flops', graph.flops)} of which {shown('flops', graph.matmul_flops)} in products"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_json, print_table, say, shown, shown_rows
+from hwsim.commands.output import print_columns, print_json, print_table, say, shown
 from hwsim.errors import HwsimError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def list_names(
         print_json(rows)
         return
     columns = list(rows[0]) if rows else ["name"]
-    print_table(shown_rows(rows, columns), columns)
+    print_columns(rows, columns)
 
 
 def show(

@@ -13,7 +13,19 @@ from hwsim.units import format_quantity, format_seconds
 if TYPE_CHECKING:
     from rich.console import Console
 
-WIDE = 200  # columns of a table that goes into a pipe or a file
+WIDE = 1000  # columns of a table that goes into a pipe or a file
+TITLES = {  # of columns, where the name is not what people say
+    "latency_s": "latency",
+    "tokens_per_s": "tokens/s",
+    "energy_j": "energy",
+    "bandwidth_bytes_per_s": "bandwidth",
+    "peak_memory_bytes": "peak memory",
+    "capacity_bytes": "capacity",
+    "peak_flops_per_s": "peak rate",
+    "read_bytes": "read",
+    "write_bytes": "written",
+    "bound": "bound by",
+}
 
 
 def say(text: str) -> None:
@@ -59,6 +71,7 @@ def records(frame: Any) -> list[dict[str, Any]]:
 _FORMATS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("tokens_per_s", lambda value: f"{value:,.4g}"),
     ("bytes_per_s", lambda value: format_quantity(value, "B/s")),
+    ("flops_per_s", lambda value: format_quantity(value, "FLOP/s")),
     ("_bytes", lambda value: format_quantity(value, "B")),
     ("_traffic", lambda value: format_quantity(value, "B")),
     ("seconds", format_seconds),
@@ -81,9 +94,10 @@ def shown(name: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def shown_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> list[list[str]]:
-    """The ``columns`` of ``rows`` with units."""
-    return [[shown(name, row.get(name)) for name in columns] for row in rows]
+def print_columns(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], title: str = "") -> None:
+    """The ``columns`` of ``rows`` as a table with units."""
+    cells = [[shown(name, row.get(name)) for name in columns] for row in rows]
+    print_table(cells, [TITLES.get(name, name) for name in columns], title)
 
 
 def _is_number(cell: object) -> bool:

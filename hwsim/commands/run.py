@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwsim.commands.output import print_json, print_table, records, say, shown_rows
+from hwsim.commands.output import print_columns, print_json, records, say
 from hwsim.errors import PartialFailure
 from hwsim.units import format_seconds
 
@@ -22,23 +22,6 @@ if TYPE_CHECKING:
 PATIENCE_S = 2.0  # what takes longer shows its progress
 PLAIN_S = 5.0  # between two lines of progress where there is no terminal
 SHOWN = 60  # rows of a table for people
-COLUMNS = {
-    "model": "model",
-    "device": "device",
-    "mapper": "mapper",
-    "phase": "phase",
-    "batch": "batch",
-    "prompt": "prompt",
-    "generate": "generate",
-    "dtype": "dtype",
-    "latency_s": "latency",
-    "tokens_per_s": "tokens/s",
-    "energy_j": "energy",
-    "bandwidth_bytes_per_s": "bandwidth",
-    "peak_memory_bytes": "peak memory",
-    "bound": "bound by",
-    "error": "error",
-}
 
 
 def run(
@@ -110,7 +93,7 @@ def _preview(study: Path, out: Path | None, settings: list[str], jobs: int | Non
         print_json({"cases": rows, "seconds": found.seconds, "unmodelled": found.unmodelled})
     else:
         columns = [*_telling(rows), "state"]
-        print_table(shown_rows(rows[:SHOWN], columns), columns)
+        print_columns(rows[:SHOWN], columns)
         _say_rest(len(rows))
     say(f"{states['to run']} to run, {states['cached']} cached, about {format_seconds(found.seconds)}")
     if found.plan.left_out:
@@ -124,8 +107,7 @@ def _print_cases(done: StudyRun, json: bool) -> None:
     if json:
         print_json(rows)
         return
-    columns = [name for name in COLUMNS if name in [*_telling(rows), *_figures(rows)]]
-    print_table(shown_rows(rows[:SHOWN], columns), [COLUMNS[name] for name in columns])
+    print_columns(rows[:SHOWN], [*_telling(rows), *_figures(rows)])
     _say_rest(len(rows))
 
 
@@ -160,11 +142,13 @@ class _Lines:
     """Progress in lines, for logs."""
 
     def __init__(self) -> None:
-        self._started = monotonic()
-        self._next = self._started + PATIENCE_S
+        self._next = monotonic() + PATIENCE_S
+        self._started = monotonic()  # with the cases, after the models are captured
 
     def __call__(self, progress: Progress) -> None:
         now = monotonic()
+        if progress.doing:
+            self._started = now
         if now < self._next:
             return
         self._next = now + PLAIN_S

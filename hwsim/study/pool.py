@@ -23,9 +23,12 @@ from hwsim.study.tables import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from distributed import Client
+
 T = TypeVar("T")
 Report: TypeAlias = Callable[[int, int], None]  # cases done, and how many of these failed
 PARENT_POLL_S = 0.5
+CONNECT_S = 10
 DIED = "the process that simulated this case died; most likely the machine ran out of memory"
 
 
@@ -52,18 +55,21 @@ def run_processes(batches: Sequence[Batch], folder: Path, report: Report, jobs: 
                 report(1, 1)
 
 
-def run_cluster(batches: Sequence[Batch], folder: Path, report: Report, address: str) -> None:
-    """On the dask cluster at ``address``; outcomes come back and are journalled here."""
+def connect(address: str) -> Client:
+    """The dask scheduler at ``address``; `InputError` where dask is missing or nobody answers."""
     try:
         from distributed import Client
     except ImportError:
-        raise InputError("--cluster needs dask: pip install 'hwsim[dask]'") from None
+        raise InputError("a cluster needs dask: pip install 'hwsim[dask]'") from None
     try:
-        client = Client(address, timeout="10s")
+        return Client(address, timeout=CONNECT_S)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"no dask scheduler answers at '{address}': {error}") from None
-    writer = Journal(_journal(folder))
 
+
+def run_cluster(batches: Iterable[Batch], folder: Path, report: Report, client: Client) -> None:
+    """On a dask cluster; outcomes come back and are journalled here."""
+    writer = Journal(_journal(folder))
     with client:
         executor = cast("Executor", client.get_executor())
         waiting = {executor.submit(_outcomes, batch): batch for batch in batches}

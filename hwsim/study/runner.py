@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from hwsim.errors import HwsimError, InputError, StudyError
 from hwsim.graph import Graph
 from hwsim.study.cases import Case, Plan, expand
-from hwsim.study.pool import run_cluster, run_here, run_processes
+from hwsim.study.pool import connect, run_cluster, run_here, run_processes
 from hwsim.study.record import run_record, unmodelled_ops
 from hwsim.study.solve import Batch, Captured, parts_of, solve
 from hwsim.study.store import CASES, KERNELS, Store, finished_keys
@@ -99,6 +99,7 @@ def run_study(
     plan = expand(read_study(Path(path), settings))
     folder = folder_of(plan, out)
     workers = jobs or available_cpus()
+    client = None if cluster is None else connect(cluster)
     with Store(folder) as store:
         if force:
             store.forget()
@@ -107,8 +108,8 @@ def run_study(
         models = _capture(plan, todo, tally)
         batches = _batches(todo, models, plan, workers)
         try:
-            if cluster is not None:
-                run_cluster(batches, folder, tally.add, cluster)
+            if client is not None:
+                run_cluster(batches, folder, tally.add, client)
             elif workers == 1 or len(todo) < FEW:
                 run_here(batches, folder, tally.add)
             else:
