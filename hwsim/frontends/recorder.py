@@ -32,7 +32,7 @@ _DATA_DEPENDENT = frozenset(
 # Ops whose meta kernel in C++ refuses symbolic sizes: the Python dispatcher finds their Python form.
 _CONCRETE_META = frozenset({"aten::constant_pad_nd", "aten::linalg_solve_triangular"})
 _LITERAL_ELEMENTS = 4096  # tensors written as literals keep their values up to this size
-_HOST_ONLY = frozenset({"prim::device", "aten::_assert_async", "aten::_assert_scalar", "aten::_assert_tensor_metadata",
+_HOST_ONLY = frozenset({"aten::_assert_async", "aten::_assert_scalar", "aten::_assert_tensor_metadata",
                         "aten::sym_size", "aten::sym_stride", "aten::sym_numel", "aten::is_contiguous",
                         "aten::sym_storage_offset", "aten::is_pinned", "aten::_functional_sym_constrain_range"})  # fmt: skip
 
@@ -104,12 +104,16 @@ class Recorder(TorchDispatchMode):
         info = self._infos.get(func)
         if info is None:
             info = self._infos[func] = describe(func)
+        if info.name == "prim::device":
+            return META
         if info.name in _HOST_ONLY:
             return func(*args, **kwargs)
         if info.composite:
             with self:
                 whole = WHOLE.get(info.name)
                 return func.decompose(*args, **kwargs) if whole is None else whole(*args, **kwargs)
+        if info.name == "aten::lift_fresh":
+            return self._lifted(args[0])
         args, kwargs, literal = self._on_meta(info, args, kwargs)
         try:
             with enable_python_dispatcher() if info.name in _CONCRETE_META else nullcontext():
@@ -118,10 +122,15 @@ class Recorder(TorchDispatchMode):
             raise
         except Exception as error:
             raise self._explained(info, error) or error from error
-        if literal or (info.name == "aten::lift_fresh" and out.device.type != "meta"):
+        if literal:
             self._keep_literals(out)
         self._record(info, args, kwargs, out)
         return out
+
+    def _lifted(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What becomes of the tensor that the code made of literals."""
+        self._keep_literals(tensor)
+        return tensor
 
     def size(self, value: int | torch.SymInt) -> Size:
         """A size of the graph."""

@@ -37,7 +37,8 @@ def trace(
 ) -> Graph:
     """The graph of ``module(*args, **kwargs)``; with ``backward``, of the gradients of its weights too.
 
-    The gradient starts with ones at the floating-point results (at the loss alone, if one result is a scalar).
+    The gradient starts with ones at the floating-point results other than caches (at the loss alone, if one result
+    is a scalar).
     Inputs that are written in place, and those named ``state``, ``past_key_values``, ``cache`` or ``*_cache``,
     are states of the graph.
     """
@@ -77,7 +78,7 @@ class _Trace:
         self.table = TensorTable(sizes)
         self.recorder = Recorder(self.table, ModulePaths(module))
         self.roles: dict[str, Role] = {}
-        self.results: list[torch.Tensor] = []
+        self.results: dict[str, torch.Tensor] = {}
         self.gradients: dict[str, torch.Tensor] = {}
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any], backward: bool) -> _Trace:
@@ -90,14 +91,14 @@ class _Trace:
             modes.enter_context(self.recorder.paths.followed())
             modes.enter_context(self.recorder)
             result = self.module(*args, **kwargs)
-            self.results = [tensor for _, tensor in tensors_in(result)]
+            self.results = dict(tensors_in(result))
             if backward:
                 self.gradients = self._backward(inputs)
         return self
 
     def graph(self, name: str) -> Graph:
         """The record as a graph."""
-        owners = {self.table.owner(tensor) for tensor in (*self.results, *self.gradients.values())} - {None}
+        owners = {self.table.owner(tensor) for tensor in (*self.results.values(), *self.gradients.values())} - {None}
         for owner in map(str, owners):
             if self.table.tensors[owner].role is Role.ACTIVATION:
                 self.roles[owner] = Role.OUTPUT
@@ -126,15 +127,14 @@ class _Trace:
     def _name_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         named = list(tensors_in(_by_parameter(self.module, args, kwargs)))
         for name, tensor in named:
-            state = any(_names_state(part) for part in name.split("."))
-            self.table.name(tensor, name, Role.STATE if state else Role.INPUT)
+            self.table.name(tensor, name, Role.STATE if _names_state(name) else Role.INPUT)
         return [tensor for _, tensor in named]
 
     def _backward(self, inputs: Iterable[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The gradients of all weights (and of inputs that ask for theirs) by name, recorded."""
         wanted = [*self.module.parameters(), *inputs]
         wanted = [tensor for tensor in wanted if tensor.requires_grad]
-        results = [tensor for tensor in self.results if tensor.requires_grad]
+        results = [tensor for name, tensor in self.results.items() if tensor.requires_grad and not _names_state(name)]
         if not results or not wanted:
             raise GraphError("nothing to differentiate: no floating-point result depends on a weight that requires a gradient")
         scalars = [tensor for tensor in results if tensor.dim() == 0]
@@ -208,4 +208,5 @@ def _by_parameter(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[s
 
 
 def _names_state(name: str) -> bool:
-    return name in ("state", "past_key_values", "cache") or name.endswith("_cache")
+    """Whether a dotted name has a part that caches and states go by."""
+    return any(part in ("state", "past_key_values", "cache") or part.endswith("_cache") for part in name.split("."))
