@@ -1,8 +1,14 @@
 """`load_onnx`: an ONNX file becomes a Graph. Weights are never read, and all sizes are concrete.
 
-How an operator is lowered stands with its rule, in the modules imported below by theme. An operator without a rule
-is listed as unmodelled; its outputs take the shapes that the file or onnx's shape inference states. An output whose
-shape stays unknown is left out of the graph, and the first rule that needs it says which node is to blame.
+How an operator is lowered stands with its rule, in the modules imported below by theme:
+
+- `onnx_layout` says which operators are free views and which copy; `onnx_run` what is folded as the model is loaded.
+- `onnx_cache` and `onnx_attention`: inputs that come out again are states, of which only new rows are written.
+- `onnx_matrix` and `onnx_window`: products and convolutions; `onnx_elementwise` explains what quantised ones read.
+- An operator that the standard or the file defines as a function, and that has no rule, is replaced by its body.
+- Any other operator is listed as unmodelled; its outputs take the shapes that the file or onnx's shape inference
+  states. An output whose shape stays unknown is left out of the graph (as strings are), and the first rule that
+  needs it says which node is to blame. Loops, branches on data, sequences and optionals are refused by name.
 """
 
 from __future__ import annotations
@@ -15,7 +21,6 @@ from pathlib import Path
 
 from onnx import GraphProto, ModelProto, NodeProto, shape_inference
 
-from hwsim.dtypes import dtype
 from hwsim.errors import GraphError, UnknownNameError
 from hwsim.frontends import (  # noqa: F401  # rules enter the table on import
     onnx_attention,
@@ -30,19 +35,19 @@ from hwsim.frontends import (  # noqa: F401  # rules enter the table on import
 )
 from hwsim.frontends.onnx_dims import Dims, fix
 from hwsim.frontends.onnx_file import expanded, read
-from hwsim.frontends.onnx_node import Draft, Value
+from hwsim.frontends.onnx_node import FORMATS, Draft, Value, checked
 from hwsim.frontends.onnx_run import run
 from hwsim.graph import Graph, Role, Tensor
 
 _UNKNOWN = Value(None, None)
-_QUANTISED = frozenset({"QLinearConv", "DequantizeLinear", "QGemm"})
 
 
 def load_onnx(path: str | os.PathLike[str], dims: Mapping[str, int] | None = None, name: str | None = None) -> Graph:
     """The graph of the ONNX model in ``path``.
 
     ``dims`` gives a value to every free size of the inputs, by its name in the file or as `input.axis` where it has
-    none: ``load_onnx("bert.onnx", dims={"batch": 8, "sequence": 128})``. ``name`` is the file's stem unless told.
+    none: ``load_onnx("bert.onnx", dims={"batch": 8, "sequence": 128})``. Where an integer input decides a shape, its
+    elements go there as well: ``{"sizes[0]": 4}``. ``name`` is the file's stem unless told.
     """
     file = Path(path)
     try:
@@ -69,7 +74,8 @@ def _graph(model: ModelProto, given: Mapping[str, int], name: str) -> Graph:
     for tensor in model.graph.initializer:
         draft.enter(tensor, tensor.name)
     for sparse in model.graph.sparse_initializer:
-        draft.enter(sparse.values, sparse.values.name)
+        shape = checked(sparse.dims, f"initializer '{sparse.values.name}'")
+        draft.values[sparse.values.name] = Value(shape, FORMATS.get(sparse.values.data_type), constant=True)
     for index, node in enumerate(model.graph.node):
         run(draft, node, index)
     tensors = {tensor: _tensor(draft, tensor) for tensor in _named(draft, model.graph)}
@@ -126,7 +132,7 @@ def _named(draft: Draft, graph: GraphProto) -> Iterator[str]:
     A weight that went into a folded constant counts too; one that no node reads is not part of the model.
     """
     read = (tensor.name for tensor in graph.initializer if tensor.name in draft.readers)
-    weights = (name for name in read if _constant_role(draft, name) is Role.WEIGHT)
+    weights = (name for name in read if _role(draft, name) is Role.WEIGHT)
     operands = (name for op in draft.ops for name in (*op.inputs, *op.outputs))
     for name in dict.fromkeys((*draft.inputs, *weights, *operands, *draft.outputs)):
         value = draft.values.get(name, _UNKNOWN)
@@ -144,25 +150,16 @@ def _tensor(draft: Draft, name: str) -> Tensor:
 
 
 def _role(draft: Draft, name: str) -> Role:
-    """A view has the role of what lies behind it, unless it is the result of the graph."""
+    """A view has the role of what lies behind it, unless it is the result of the graph; a known value is a buffer."""
     while name not in draft.roles and name not in draft.outputs and name in draft.bases:
         name = draft.bases[name]
     if name in draft.roles:
         return draft.roles[name]
     if name in draft.outputs:
         return Role.OUTPUT
-    return Role.INPUT if name in draft.inputs else _constant_role(draft, name)
-
-
-def _constant_role(draft: Draft, name: str) -> Role:
-    """Constants are weights, but for scalars, masks and indices; what is known of shapes is a buffer."""
+    if name in draft.inputs:
+        return Role.INPUT
     value = draft.values[name]
-    if not value.constant:
-        return Role.BUFFER if value.array is not None else Role.ACTIVATION
-    if not value.shape or value.dtype is None:
-        return Role.BUFFER
-    fmt = dtype(value.dtype)
-    # Quantised weights have 16 bits or fewer; 32-bit integers are their biases, or indices.
-    bias = value.dtype == "int32" and not _QUANTISED.isdisjoint(draft.readers.get(name, ()))
-    index = fmt.kind == "bool" or (fmt.kind == "int" and fmt.bits > 16 and not bias)
-    return Role.BUFFER if index else Role.WEIGHT
+    if draft.is_weight(name):
+        return Role.WEIGHT
+    return Role.BUFFER if value.constant or value.array is not None else Role.ACTIVATION

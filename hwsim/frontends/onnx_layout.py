@@ -16,7 +16,7 @@ from hwsim.errors import GraphError
 from hwsim.frontends.onnx_cache import Append, append, is_cache
 from hwsim.frontends.onnx_elementwise import element_format
 from hwsim.frontends.onnx_node import Node, Shape, Undetermined, broadcast, rule
-from hwsim.graph import Kind
+from hwsim.graph import Kind, Role
 
 
 def copied(node: Node, compute: Callable[[], Iterable[int]], strided: bool = False) -> None:
@@ -275,23 +275,27 @@ def _one_hot(node: Node) -> None:
     filled(node, shape, node.dtype(2))
 
 
-# Linear operations per output element: a d-linear sample is 2^d - 1 interpolations.
-def _sample(node: Node, mode: str, shape: Shape, dimensions: int) -> None:
-    """Elements of a grid resampled into ``shape``: copied, interpolated, or weighted by cubic polynomials."""
+def _sample(node: Node, reads: tuple[str, ...], mode: str, shape: Shape, dimensions: int) -> None:
+    """A grid resampled into ``shape``: copied, interpolated (2^d - 1 times each), or weighted by cubic polynomials."""
     node.give(0, shape)
     if mode == "nearest":
-        node.emit(Kind.COPY, numel=prod(shape), strided=True)
+        node.emit(Kind.COPY, reads, numel=prod(shape), strided=True)
     elif mode in ("cubic", "bicubic"):
-        node.emit(Kind.ELEMENTWISE, function="polynomial", numel=prod(shape) * 4 ** max(0, dimensions - 1))
+        numel = prod(shape) * 4 ** max(0, dimensions - 1)
+        node.emit(Kind.ELEMENTWISE, reads, function="polynomial", numel=numel)
     else:
-        node.emit(Kind.ELEMENTWISE, function="lerp", numel=prod(shape) * max(1, 2**dimensions - 1))
+        node.emit(Kind.ELEMENTWISE, reads, function="lerp", numel=prod(shape) * max(1, 2**dimensions - 1))
 
 
 @rule("Resize", "Upsample")
 def _resize(node: Node) -> None:
+    """Regions and scales are parameters of the operator, whatever else they look like."""
+    for index in range(1, len(node.proto.input)):
+        if node.has(index) and node.input(index).constant:
+            node.draft.roles[node.name(index)] = Role.BUFFER
     shape = node.result(lambda: _resized(node))
     scaled = sum(1 for a, b in zip(node.shape(), shape, strict=True) if a != b)
-    _sample(node, node.text("mode", "nearest"), shape, scaled)
+    _sample(node, (node.name(0),), node.text("mode", "nearest"), shape, scaled)
 
 
 def _resized(node: Node) -> Shape:
@@ -332,4 +336,4 @@ def _spans(node: Node, axes: list[int]) -> list[float]:
 def _grid_sample(node: Node) -> None:
     n, c = node.shape()[:2]
     grid = node.shape(1)
-    _sample(node, node.text("mode", "linear"), (n, c, *grid[1:-1]), grid[-1])
+    _sample(node, node.operands(), node.text("mode", "linear"), (n, c, *grid[1:-1]), grid[-1])

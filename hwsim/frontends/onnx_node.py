@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, numpy_helper
 
+from hwsim.dtypes import dtype
 from hwsim.errors import GraphError, UnsupportedOpError
 from hwsim.graph import Attribute, Kind, Op, Repeat, Role
 
@@ -35,6 +36,9 @@ FORMATS: dict[int, str] = {
 
 # What quantised operands are multiplied in: the signs of 8- and 4-bit integers make no difference to the units.
 INTEGER_UNITS = {"uint8": "int8", "uint4": "int4", "uint16": "int16"}
+
+# Operators whose int32 operand is a bias.
+_QUANTISED = frozenset({"QLinearConv", "DequantizeLinear", "QGemm"})
 
 # Larger constants are data, not shapes: their elements are never looked at.
 FEW = 4096
@@ -102,10 +106,21 @@ class Draft:
             name = self.bases[name]
         return name
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a value is a constant that was trained: no scalar, no mask, no indices."""
+        value = self.values[name]
+        if not value.constant or not value.shape or value.dtype is None:
+            return False
+        fmt = dtype(value.dtype)
+        # Quantised weights have 16 bits or fewer; 32-bit integers are their biases, or indices.
+        bias = value.dtype == "int32" and not _QUANTISED.isdisjoint(self.readers.get(name, ()))
+        return bias or not (fmt.kind == "bool" or (fmt.kind == "int" and fmt.bits > 16))
+
     def is_operand(self, name: str) -> bool:
         """Whether an op can name the value: it has a shape and a format, and is not folded shape arithmetic."""
         value = self.values[name]
-        folded = value.array is not None and value.array.dtype.kind in "iub" and name not in self.outputs
+        known = value.array is not None and value.array.dtype.kind in "iub"
+        folded = known and name not in self.outputs and not self.is_weight(name)
         return value.shape is not None and value.dtype is not None and not folded
 
 

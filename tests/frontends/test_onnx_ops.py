@@ -15,7 +15,7 @@ from hwsim.frontends.onnx_node import RULES, rule  # noqa: E402
 from hwsim.graph import Graph, Kind, Op, Role  # noqa: E402
 from hwsim.work import compute_dtype, work_of  # noqa: E402
 
-FLOAT, HALF, INT64, INT32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32
+FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
 MICROSOFT = "com.microsoft"
 
@@ -239,8 +239,8 @@ def test_packed_four_bit_weight(net: Net) -> None:
 
 def test_integer_operators(net: Net) -> None:
     net.feed("x", 1, 3, 8, 8, kind=UINT8)
-    net.hold(weight("w", 16, 3, 3, 3, kind=INT8))
-    net.hold(weight("bias", 16, kind=INT32))
+    net.hold(numpy_helper.from_array(np.zeros((16, 3, 3, 3), np.int8), "w"))
+    net.hold(numpy_helper.from_array(np.zeros(16, np.int32), "bias"))
     for name in ("sx", "sw", "sy"):
         net.hold(weight(name))
     for name, kind in (("zx", UINT8), ("zw", INT8), ("zy", UINT8)):
@@ -252,6 +252,7 @@ def test_integer_operators(net: Net) -> None:
     assert graph.matmul_flops == 2 * 64 * 16 * 27
     assert graph.parameters == 16 * 27 + 16
     assert {name for name in op.inputs if graph.tensors[name].role is Role.WEIGHT} == {"w", "bias"}
+    assert work_of(op, graph).bytes_of_role(Role.WEIGHT) == 16 * 27 + 16 * 4
 
 
 # Attention and caches --------------------------------------------------------------------------------------------
