@@ -25,19 +25,19 @@ def seconds(device: Cpu, **spec: object) -> float:
 
 
 def test_a_large_product_runs_on_all_cores():
-    """2·4096³ over 4.61 TFLOP/s, and 5 us to start them."""
+    """2·4096³ over 4.61 TFLOP/s, 5 us for the call and 5 us to start the cores."""
     cost = seconds(Cpu(EPYC), op="matmul", m=4096, n=4096, k=4096, dtype="fp32")
-    assert cost == pytest.approx(2 * 4096**3 / 4.61e12 + 5e-6)
+    assert cost == pytest.approx(2 * 4096**3 / 4.61e12 + 10e-6)
 
 
 def test_small_work_stays_on_one_core():
     """A 16³ product on 1/64 of the cores takes less than starting the others."""
-    assert seconds(Cpu(EPYC), op="matmul", m=16, n=16, k=16, dtype="fp32") < 5e-6
+    assert seconds(with_parameters(op_overhead=0.0), op="matmul", m=16, n=16, k=16, dtype="fp32") < 5e-6
 
 
 def test_each_call_costs_its_overhead():
     spec = {"op": "add", "numel": 1, "dtype": "fp32"}
-    assert seconds(with_parameters(op_overhead=3e-6), **spec) - seconds(Cpu(EPYC), **spec) == pytest.approx(3e-6)
+    assert seconds(with_parameters(op_overhead=8e-6), **spec) - seconds(Cpu(EPYC), **spec) == pytest.approx(3e-6)
 
 
 def test_one_core_draws_what_it_has_in_flight():
