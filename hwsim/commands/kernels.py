@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from hwsim.commands import options
 from hwsim.commands.output import print_json, print_table, say, shown
-from hwsim.errors import InputError, Problem
+from hwsim.errors import InputError, PluginError, Problem
 from hwsim.errors import shown as repeated
 
 RESULT = ("seconds", "joules", "bound", "bytes")
@@ -62,9 +63,11 @@ def measure(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many rows.")] = None,
 ) -> None:
     """Time kernels on this machine into a CSV."""
+    from hwsim.registry import load_plugin
+
     try:
-        from hwsim.kernels.measure import measure as measure_kernels
-    except ImportError as error:
+        measure_kernels = cast("Callable[..., int]", load_plugin("hwsim.harnesses", "kernels"))
+    except PluginError as error:
         raise InputError(f"measuring needs torch: pip install 'hwsim[torch]' ({error})") from None
     code = measure_kernels(device, suite, out, seconds, seed, limit, progress=say)
     raise typer.Exit(code)
