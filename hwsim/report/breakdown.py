@@ -24,6 +24,11 @@ MAX_BARS = 64
 BAR_HEIGHT = 23
 HUES = dict(zip((*CATEGORIES, HOST_WAIT), (*PALETTE[: len(CATEGORIES)], GREY), strict=True))
 SHARE, SECONDS = "share", "seconds"
+AXES: dict[str, dict[str, object]] = {
+    SHARE: {"title": {"text": "Share of the time by kind of layer (%)"}, "tickformat": ".0%", "range": [0, 1]},
+    SECONDS: {"title": {"text": "Time by kind of layer (s)"}, "tickformat": "~s", "rangemode": "tozero"},
+}
+LOOK = {"autorange": True}
 
 
 def breakdown_figure(cases: pd.DataFrame, kernels: pd.DataFrame) -> go.Figure:
@@ -42,11 +47,12 @@ def breakdown_figure(cases: pd.DataFrame, kernels: pd.DataFrame) -> go.Figure:
     for mode in (SHARE, SECONDS):
         figure.add_trace(_totals(drawn, mode))
     labels = {SHARE: "share of the time", SECONDS: "seconds"}
-    figure.update_layout(barmode="stack", bargap=0.3, updatemenus=toggle_menu(figure, labels, SHARE))
-    figure.update_xaxes(
-        title_text="Time by kind of layer (share in %, or seconds)", rangemode="tozero", exponentformat="SI"
+    menu = toggle_menu(figure, labels, SHARE, {mode: {"xaxis": {**axis, **LOOK}} for mode, axis in AXES.items()})
+    figure.update_layout(barmode="stack", bargap=0.3, updatemenus=menu)
+    figure.update_xaxes(AXES[SHARE])
+    figure.update_yaxes(
+        range=[-0.5, len(drawn) - 0.5], title_text="Device, model and phase", dividerwidth=0.5, dividercolor=GREY
     )
-    figure.update_yaxes(title_text="Device, model and phase", ticklabelposition="outside", dividerwidth=0)
     legends = {"Kind": [name for name in HUES if name in drawn]}
     return finish(figure, BAR_HEIGHT * len(drawn), _notes(bars, chosen, cases), legends, margin_r=84)
 
@@ -58,14 +64,15 @@ def by_category(frame: pd.DataFrame) -> pd.DataFrame:
     ).fillna(0.0)
     waiting = frame.groupby(["device", "model", "phase"], sort=False)["waiting"].sum()
     table = busy.assign(**{HOST_WAIT: waiting})
-    return table.sort_index(level=[0, 1], sort_remaining=False, kind="stable")
+    order = {device: position for position, device in enumerate(dict.fromkeys(frame["device"]))}
+    return table.sort_index(level=0, key=lambda names: names.map(order), sort_remaining=False, kind="stable")
 
 
 def _bar(drawn: pd.DataFrame, category: str, hue: str, mode: str, chosen: pd.DataFrame) -> go.Bar:
     total = drawn.sum(axis=1)
     values = drawn[category] / total if mode == SHARE else drawn[category]
     texts = []
-    for (device, model, phase), seconds in drawn[category].items():
+    for (device, model, phase), seconds in zip(drawn.index, drawn[category], strict=True):
         case = chosen[(chosen["device"] == device) & (chosen["model"] == model)].iloc[0]
         facts = {
             "model": model,
@@ -121,6 +128,6 @@ def _notes(bars: pd.DataFrame, chosen: pd.DataFrame, cases: pd.DataFrame) -> Ite
     jobs = sorted({workload_text(row) for _, row in chosen.iterrows()})
     extra = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
     total = len(finished(cases))
-    yield f"One case per model and device of {total}: {'; '.join(jobs[:3])}{extra}. The time of a bar stands at its end."
+    yield f"One case per model and device, of {total}: {'; '.join(jobs[:3])}{extra}. At its end the time of each bar."
     if len(bars) > MAX_BARS:
         yield f"{MAX_BARS} of {len(bars)} bars drawn."

@@ -1,17 +1,17 @@
-"""The frames that all charts read: cases, kernels with their case's inputs, groups of kernels, samples of many cases."""
+"""The frames that all charts read: cases, kernels with the inputs of their case, samples of many cases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from hwsim.card import Card
 from hwsim.graph import Kind
 from hwsim.result import Result
-from hwsim.units import format_quantity
 
 INPUTS = ("phase", "batch", "prompt", "generate", "dtype", "mapper")  # of a case, besides model and device
+COUNTS = ("batch", "prompt", "generate")
 CATEGORIES: dict[str, tuple[Kind, ...]] = {
     "matmul": (Kind.MATMUL, Kind.CONV),
     "attention": (Kind.ATTENTION,),
@@ -92,28 +92,34 @@ def spread(cases: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def representative(cases: pd.DataFrame) -> pd.DataFrame:
-    """One case per model and device: the inputs that most pairs share, of these the largest; else the pair's largest."""
+    """One case per model and device: with the inputs that most pairs share, of these the largest."""
     by = [name for name in INPUTS if name in cases]
     if cases.empty:
         return cases
-    keyed = cases.assign(_job=list(cases[by].itertuples(index=False, name=None)))
+    keyed = cases.assign(_job=rows_of(cases, by))
     keyed["_size"] = keyed["batch"] * (keyed["prompt"] + keyed["generate"])
-    pairs = keyed.groupby("_job").apply(lambda group: len(group[["model", "device"]].drop_duplicates()))
+    pairs = keyed.drop_duplicates(["_job", "model", "device"]).groupby("_job").size()
     keyed["_pairs"] = keyed["_job"].map(pairs)
     ordered = keyed.sort_values(["_pairs", "_size"], ascending=False, kind="stable")
     best = ordered.drop_duplicates(["model", "device"]).index
     return cases.loc[[index for index in cases.index if index in set(best)]]
 
 
-def workload_text(row: Mapping[str, object], among: pd.DataFrame | None = None) -> str:
+def rows_of(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """The values of some columns as one tuple per row."""
+    values = list(zip(*(frame[name] for name in columns), strict=True))
+    return pd.Series(values, index=frame.index, dtype=object)
+
+
+def workload_text(row: Mapping[str, object] | pd.Series, among: pd.DataFrame | None = None) -> str:
     """A case's inputs in words; with ``among``, only those that differ there."""
-    names = {"batch": "batch", "prompt": "prompt", "generate": "generate"}
     parts = []
-    for name in ("phase", "dtype", "mapper", *names):
+    for name in ("phase", "dtype", "mapper", *COUNTS):
         value = row.get(name)
-        if value is None or (among is not None and (name not in among or among[name].nunique(dropna=False) < 2)):
+        constant = among is not None and (name not in among or among[name].nunique(dropna=False) < 2)
+        if value is None or constant or (name == "generate" and row.get("phase") != "generate"):
             continue
-        parts.append(f"{names[name]} {count_text(value)}" if name in names else str(value))
+        parts.append(f"{name} {count_text(value)}" if name in COUNTS else str(value))
     return ", ".join(parts)
 
 
@@ -124,13 +130,3 @@ def count_text(value: object) -> str:
         if number >= size and number % size == 0:
             return f"{number // size}{suffix}"
     return f"{number:,}".replace(",", "\u2009")
-
-
-def intensity_text(value: float) -> str:
-    """Arithmetic intensity with three digits."""
-    return f"{value:.3g} FLOP/B"
-
-
-def rate_text(flops: float) -> str:
-    """FLOP/s with a prefix."""
-    return format_quantity(flops, "FLOP/s")

@@ -12,6 +12,7 @@ from hwsim.card import Card
 from hwsim.report.theme import GREY, HOVERED, PALETTE, empty_figure, finish, hover, log_axis, plain
 from hwsim.units import format_quantity
 
+LEAST = 1e12  # FLOP/s
 FORMATS = ("bf16", "fp16", "int8", "fp32")  # the first that a card has is its peak here
 
 
@@ -19,7 +20,7 @@ def growth_figure(cards: Iterable[Card]) -> go.Figure:
     """Peak FLOP/s and main-memory B/s over the year of release (left), and their ratio in B/FLOP (right)."""
     given = list({card.name: card for card in cards}.values())
     known = sorted(
-        (card for card in given if card.released is not None and peak_of(card) is not None),
+        (card for card in given if card.released is not None and _calculates(card)),
         key=lambda card: (card.released or 0, card.name),
     )
     if not known:
@@ -44,7 +45,7 @@ def growth_figure(cards: Iterable[Card]) -> go.Figure:
         title_text="Year of release", range=[min(years) - 0.8, max(years) + 1.2], dtick=1, tickformat="d"
     )
     figure.update_yaxes(log_axis("Peak per second (FLOP/s, B/s)"), col=1)
-    figure.update_yaxes(log_axis("Bytes per FLOP (B/FLOP)"), dtick=None, col=2)
+    figure.update_yaxes(log_axis("Bytes per FLOP (B/FLOP)", ratio, prefixed=False), col=2)
     return finish(figure, 320, _notes(given, known), {"": [trace.name for trace in figure.data]})
 
 
@@ -55,6 +56,12 @@ def peak_of(card: Card) -> tuple[str, float] | None:
         if name in rates:
             return name, rates[name]
     return max(rates.items(), key=lambda item: item[1]) if rates else None
+
+
+def _calculates(card: Card) -> bool:
+    """Whether the device is made to run whole models: a TFLOP/s at least, out of a memory proper."""
+    peak = peak_of(card)
+    return peak is not None and peak[1] >= LEAST and card.main.kind == "main"
 
 
 def _facts(card: Card) -> dict[str, object]:
@@ -90,7 +97,7 @@ def _trend(cards: list[Card], values: list[float], colour: str, name: str) -> go
         return None
     slope, level = np.polyfit(years - years[0], np.log10(values), 1)
     ends = np.array([years.min(), years.max()])
-    text = f"trend: x{10**slope:.2f} per year"
+    text = f"×{10**slope:.2f} per year"
     return go.Scatter(
         x=ends,
         y=10 ** (level + slope * (ends - years[0])),
@@ -117,27 +124,23 @@ def _labelled(cards: list[Card], ratio: list[float]) -> go.Scatter:
 
 
 def _sides(cards: list[Card], ratio: list[float]) -> list[str]:
-    """Labels of neighbours in a year go to different sides."""
-    sides = ("middle right", "middle left")
-    order = sorted(range(len(cards)), key=lambda i: (cards[i].released or 0, ratio[i]))
-    placed = [""] * len(cards)
-    year, turn = None, 0
-    for index in order:
-        turn = turn + 1 if cards[index].released == year else 0
-        year = cards[index].released
-        placed[index] = sides[turn % 2]
+    """Labels stand above their dots; below where a neighbour of the same year is just above."""
+    placed = []
+    for card, value in zip(cards, ratio, strict=True):
+        others = [r for other, r in zip(cards, ratio, strict=True) if other.released == card.released]
+        placed.append("bottom center" if any(value < other < 1.6 * value for other in others) else "top center")
     return placed
 
 
 def _notes(given: list[Card], known: list[Card]) -> list[str]:
     notes = [
         f"Peak: the matrix units in the first of {', '.join(FORMATS)} that a card has, dense. "
-        "All shipped cards with a year of release; few devices make a rough trend."
+        "All shipped cards that calculate and say a year of release; so few make a rough trend."
     ]
     silent = sorted(card.name for card in given if card.released is None)
-    idle = sorted(card.name for card in given if card.released is not None and peak_of(card) is None)
+    idle = sorted(card.name for card in given if card.released is not None and not _calculates(card))
     if silent:
         notes.append(f"Without a year of release, left out: {', '.join(silent)}.")
     if idle:
-        notes.append(f"Without arithmetic of their own, left out: {', '.join(idle)}.")
+        notes.append(f"Below {LEAST / 1e12:.0f} TFLOP/s or without a main memory, left out: {', '.join(idle)}.")
     return notes

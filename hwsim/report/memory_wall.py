@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import log10
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -39,6 +40,7 @@ ROLES = {
     "activations": ("activation_bytes",),
 }
 MAX_PANELS = 9
+DEPTH = 30  # how far below the smallest total the axis goes
 REACH = 64  # how many times beyond the last simulated size a line is drawn
 
 
@@ -66,7 +68,7 @@ def capacity_figure(cases: pd.DataFrame, cards: Mapping[str, Card]) -> go.Figure
         return empty_figure("No finished case: no bytes to draw.")
     axis = axis_of(done)
     models = list(dict.fromkeys(done["model"]))[:MAX_PANELS]
-    panels = grid([f"<b>{plain(model)}</b>" for model in models], height=330, columns=3)
+    panels = grid([f"<b>{plain(model)}</b>" for model in models], height=340, columns=3)
     lines = list(_capacities(cards))
     walls: list[_Wall] = []
     for index, model in enumerate(models):
@@ -146,26 +148,34 @@ def _line(name: str, values: pd.Series, axis: Axis, other: int, line: dict[str, 
 
 
 def _draw_walls(panels: Grid, walls: list[_Wall], lines: list[tuple[str, float]], axis: Axis) -> None:
-    """Totals continued along their last slope until they meet the capacities, and the capacities themselves."""
+    """Totals continued along their last slope until they meet the capacities, the capacities, and both axes."""
     highest = max(float(wall.total.max()) for wall in walls)
-    lowest = min(float(wall.total.min()) for wall in walls) / 50
-    near = [(label, capacity) for label, capacity in lines if capacity > lowest]
-    ends = dict.fromkeys(range(panels.count), 1.0)
+    lowest = min(float(wall.total.min()) for wall in walls)
+    near = [(label, capacity) for label, capacity in lines if lowest / 3 < capacity < 30 * highest]
+    start = min(float(min(wall.total.index)) for wall in walls)
+    found = {id(wall): {label: crossing(wall.total, capacity) for label, capacity in near} for wall in walls}
+    sizes = [size for met in found.values() for size in met.values() if size is not None]
+    end = 2 * max([*sizes, *(float(max(wall.total.index)) for wall in walls)])
+    middle = (start * end) ** 0.5
     for wall in walls:
-        crossings = [(label, capacity, crossing(wall.total, capacity)) for label, capacity in near]
-        met = [(label, capacity, size) for label, capacity, size in crossings if size is not None]
-        reached = max([float(max(wall.total.index)), *(1.3 * size for _, _, size in met)])
-        ends[wall.panel] = max(ends[wall.panel], reached)
+        met = [(label, capacity, found[id(wall)][label]) for label, capacity in near]
+        crossed = [(label, capacity, size) for label, capacity, size in met if size is not None]
+        reached = max([float(max(wall.total.index)), *(1.3 * size for _, _, size in crossed)])
         beyond = _beyond(wall, reached)
         if beyond is not None:
             panels.add(wall.panel, beyond)
-        if met:
-            panels.add(wall.panel, _crossings(met, axis, wall.other))
-    starts = [float(min(wall.total.index)) for wall in walls]
-    for panel in range(panels.count):
-        for label, capacity in near:
-            if capacity < 60 * highest:
-                panels.add(panel, _capacity_line(label, capacity, min(starts), ends[panel]))
+        if crossed:
+            panels.add(wall.panel, _crossings(crossed, axis, wall.other))
+        for order, (label, capacity, size) in enumerate(met):
+            full = capacity < float(wall.total.iloc[0])
+            right = full or (size is not None and size < middle)
+            crowded = order + 1 < len(met) and met[order + 1][1] < 1.6 * capacity
+            place = f"{'bottom' if crowded else 'top'} {'left' if right else 'right'}"
+            panels.add(wall.panel, _capacity_line(label, capacity, (start, end), place, wall.other))
+    top = max([highest, *(capacity for _, capacity in near)])
+    figure = panels.figure
+    figure.update_xaxes(axis.ticks(start, end), range=[log10(start / 1.15), log10(end * 1.05)])
+    figure.update_yaxes(log_axis("Bytes in use (B)"), range=[log10(lowest / DEPTH), log10(2.5 * top)])
 
 
 def crossing(total: pd.Series, capacity: float) -> float | None:
@@ -210,7 +220,7 @@ def _crossings(met: Iterable[tuple[str, float, float]], axis: Axis, other: int) 
         mode="markers+text",
         marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": PALETTE[1]}},
         text=[axis.short(size) for _, _, size in met],
-        textposition="top left",
+        textposition="bottom right",
         textfont={"size": 11, "color": PALETTE[1]},
         name="capacity crossed",
         showlegend=False,
@@ -220,25 +230,26 @@ def _crossings(met: Iterable[tuple[str, float, float]], axis: Axis, other: int) 
     )
 
 
-def _capacity_line(label: str, capacity: float, start: float, end: float) -> go.Scatter:
+def _capacity_line(label: str, capacity: float, span: tuple[float, float], place: str, other: int) -> go.Scatter:
+    """A dashed line, its name at the end where no curve runs."""
+    name = plain(label)
     return go.Scatter(
-        x=[start, end],
+        x=list(span),
         y=[capacity, capacity],
         mode="lines+text",
         line={"color": GREY, "width": 1, "dash": "dash"},
-        text=[plain(label), ""],
-        textposition="top right",
-        textfont={"size": 10, "color": GREY},
-        name=f"capacity of {plain(label)}",
+        text=["", name] if place.endswith("left") else [name, ""],
+        textposition=place,
+        textfont={"size": 10.5, "color": GREY},
+        name=f"capacity of {name}",
         showlegend=False,
-        hovertemplate=f"capacity of {plain(label)}<extra></extra>",
+        hovertemplate=f"capacity of {name}<extra></extra>",
+        meta={"choice": other},
     )
 
 
 def _finished(panels: Grid, axis: Axis, cases: pd.DataFrame, models: list[object]) -> go.Figure:
     figure = panels.figure
-    figure.update_xaxes(log_axis(axis.title), dtick=None)
-    figure.update_yaxes(log_axis("Bytes in use (B)"))
     labels = {str(value): f"{axis.other} {count_text(value)}" for value in axis.others}
     figure.update_layout(updatemenus=toggle_menu(figure, labels, str(axis.others[-1])))
     notes = [

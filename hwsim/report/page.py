@@ -20,7 +20,7 @@ from hwsim.report.provenance import MEANING, accuracy_text, mark_counts, sources
 from hwsim.report.stored import read_stored
 from hwsim.report.summary_table import summary_table
 from hwsim.report.theme import notes_of, template
-from hwsim.report.verdict import fastest_of_all, verdicts, warnings
+from hwsim.report.verdict import headline, strip_key, verdicts, warnings
 from hwsim.study.results import StudyResults
 from hwsim.units import format_seconds
 
@@ -75,13 +75,15 @@ def _render(stored: StudyResults, wanted: Sequence[str], charts: Mapping[str, go
     environment.globals["count"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
     study = stored.record.get("study", {})
     frame = detailed(stored.cases, stored.kernels)
+    judged = verdicts(stored.cases, frame, stored.cards)
     return environment.get_template("report.html.j2").render(
         title=study.get("title") or study.get("study") or "Results",
         name=study.get("study", ""),
         sections={name: SECTIONS[name] for name in wanted},
         charts={name: {"notes": notes_of(figure), "height": figure.layout.height} for name, figure in charts.items()},
-        verdicts=verdicts(stored.cases, frame, stored.cards),
-        headline=fastest_of_all(stored.cases),
+        verdicts=judged,
+        key=strip_key(judged),
+        headline=headline(stored.cases),
         warnings=list(warnings(stored.cases, frame, stored.cards)),
         failures=_failures(stored.cases),
         table=summary_table(stored.cases, study.get("baseline")),

@@ -27,18 +27,18 @@ class Grid:
         self.figure.add_trace(trace, row=panel // self.columns + 1, col=panel % self.columns + 1)
 
 
-def grid(titles: Sequence[str], height: int, columns: int, shared: bool = True) -> Grid:
-    """Panels of ``height`` pixels in at most ``columns``; ``shared`` gives all of them the same ranges."""
-    columns = min(columns, len(titles))
+def grid(titles: Sequence[str], height: int, columns: int, shared: bool = True, gap: int = GAP) -> Grid:
+    """Panels of ``height`` pixels, ``gap`` apart, in at most ``columns``; ``shared`` gives all the same ranges."""
     rows = ceil(len(titles) / columns)
-    total = height * rows + GAP * (rows - 1)
+    columns = ceil(len(titles) / rows)
+    total = height * rows + gap * (rows - 1)
     match = "all" if shared else False
     figure = make_subplots(
         rows,
         columns,
         subplot_titles=list(titles),
         horizontal_spacing=0.22 / max(2, columns),
-        vertical_spacing=GAP / total if rows > 1 else 0.0,
+        vertical_spacing=gap / total if rows > 1 else 0.0,
         shared_xaxes=match,
         shared_yaxes=match,
     )

@@ -9,24 +9,23 @@ import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from hwsim.report.frames import count_text, finished, workload_text
+from hwsim.report.frames import count_text, finished, rows_of, workload_text
 from hwsim.report.panels import Grid, grid
 from hwsim.report.theme import (
-    GREY,
     HOVERED,
     colours,
     empty_figure,
     finish,
     hover,
-    key_trace,
     log_axis,
+    marker_keys,
     plain,
     symbols,
     toggle_menu,
 )
 from hwsim.units import format_quantity, format_seconds
 
-JOB = ("phase", "prompt", "generate")  # cases of one job are alternatives to each other
+JOB = ("phase", "prompt", "generate")  # cases of one job and model are alternatives to each other
 MAX_JOBS = 8
 MAX_DOTS = 600  # per job
 
@@ -34,14 +33,13 @@ MAX_DOTS = 600  # per job
 def pareto_figure(cases: pd.DataFrame) -> go.Figure:
     """Latency against energy and peak memory, throughput against energy per token; dominated cases are faded."""
     done = finished(cases)
-    done = done[(done.get("latency_s", 0) > 0) & (done.get("energy_j", 0) > 0)] if len(done) else done
     if done.empty:
         return empty_figure("No finished case: no Pareto front.")
     table = _measures(done)
     tokens = table["tokens_per_s"].notna().any()
     titles = ["<b>latency and energy</b>", "<b>latency and peak memory</b>"]
-    panels = grid(titles + (["<b>throughput and energy per token</b>"] if tokens else []), 350, 3, shared=False)
-    jobs = list(table.groupby(list(JOB), sort=False).groups)
+    panels = grid(titles + (["<b>throughput and energy of a token</b>"] if tokens else []), 350, 3, shared=False)
+    jobs = list(dict.fromkeys(table["job"]))
     ranked = sorted(jobs, key=lambda job: -len(table[table["job"] == job]))[:MAX_JOBS]
     hues, marks = colours(table["model"]), symbols(table["device"])
     omitted = 0
@@ -52,8 +50,8 @@ def pareto_figure(cases: pd.DataFrame) -> go.Figure:
         for panel, (x, y, flip) in enumerate(_PANELS[: panels.count]):
             for trace in _panel(drawn, group, (x, y, flip), str(ranked.index(job)), hues, marks):
                 panels.add(panel, trace)
-    _keys(panels, hues, marks)
-    _lay_out(panels, {str(i): _job_text(job) for i, job in enumerate(ranked)})
+    marker_keys(panels.figure, hues, marks)
+    _lay_out(panels, table, {str(i): _job_text(job) for i, job in enumerate(ranked)})
     return finish(panels.figure, panels.height, _notes(jobs, ranked, omitted), {"Model": hues, "Device": marks})
 
 
@@ -72,15 +70,15 @@ _TITLES = {
 
 
 def _measures(done: pd.DataFrame) -> pd.DataFrame:
-    """Cases with their job, energy per sequence and per token, and whether another case of the job dominates them."""
+    """Cases with their job, energy per sequence and per token, and whether another of their job and model dominates."""
     table = done.assign(
-        job=list(done[list(JOB)].itertuples(index=False, name=None)),
+        job=rows_of(done, JOB),
         energy_per_sequence=done["energy_j"] / done["batch"],
         tokens_per_s=pd.to_numeric(done["tokens_per_s"], errors="coerce"),
     )
     table["energy_per_token"] = table["energy_j"] / (table["tokens_per_s"] * table["latency_s"])
     keep = pd.Series(False, index=table.index)
-    for _, group in table.groupby(list(JOB), sort=False):
+    for _, group in table.groupby([*JOB, "model"], sort=False):
         goals = group[["latency_s", "energy_per_sequence", "peak_memory_bytes"]].to_numpy(dtype=float)
         keep.loc[group.index] = undominated(goals)
     return table.assign(best=keep)
@@ -123,17 +121,19 @@ def _panel(
 ) -> Iterator[go.Scatter]:
     x, y, flip = measures
     there = group[group[x].notna() & group[y].notna()]
-    xs, ys = front(list(there[x]), list(there[y]), flip)
-    yield go.Scatter(
-        x=xs,
-        y=ys,
-        mode="lines",
-        line={"color": GREY, "width": 1.4, "shape": "vh" if flip else "hv"},
-        name="front",
-        showlegend=False,
-        hoverinfo="skip",
-        meta={"choice": choice},
-    )
+    for model, alike in there.groupby("model", sort=False):
+        xs, ys = front(list(alike[x]), list(alike[y]), flip)
+        yield go.Scatter(
+            x=xs,
+            y=ys,
+            mode="lines",
+            line={"color": hues[model], "width": 1.4, "shape": "vh" if flip else "hv"},
+            name=f"front of {plain(model)}",
+            legendgroup=f"legend:{model}",
+            showlegend=False,
+            hoverinfo="skip",
+            meta={"choice": choice},
+        )
     for best in (False, True):
         shown = drawn[(drawn["best"] == best) & drawn[x].notna() & drawn[y].notna()]
         yield go.Scatter(
@@ -169,19 +169,11 @@ def _text(row: pd.Series, best: bool) -> str:
     return hover(f"{row['model']} on {row['device']}", facts)
 
 
-def _keys(panels: Grid, hues: dict[object, str], marks: dict[object, str]) -> None:
-    for model, hue in hues.items():
-        panels.figure.add_trace(key_trace(str(model), "legend", mode="markers", marker={"color": hue, "size": 9}))
-    for device, mark in marks.items():
-        marker = {"color": GREY, "symbol": mark, "size": 9}
-        panels.figure.add_trace(key_trace(str(device), "legend2", mode="markers", marker=marker))
-
-
-def _lay_out(panels: Grid, jobs: dict[str, str]) -> None:
+def _lay_out(panels: Grid, table: pd.DataFrame, jobs: dict[str, str]) -> None:
     figure = panels.figure
     for panel, (x, y, _) in enumerate(_PANELS[: panels.count]):
-        figure.update_xaxes(log_axis(_TITLES[x]), dtick=None, row=1, col=panel + 1)
-        figure.update_yaxes(log_axis(_TITLES[y]), dtick=None, row=1, col=panel + 1)
+        figure.update_xaxes(log_axis(_TITLES[x], table[x]), row=1, col=panel + 1)
+        figure.update_yaxes(log_axis(_TITLES[y], table[y]), row=1, col=panel + 1)
     figure.update_layout(updatemenus=toggle_menu(figure, jobs, "0"))
 
 
@@ -193,8 +185,8 @@ def _job_text(job: tuple[object, ...]) -> str:
 
 def _notes(jobs: Sequence[object], ranked: Sequence[object], omitted: int) -> Iterator[str]:
     yield (
-        "Solid: no other case of the same job (phase, prompt, generated tokens) is as good in latency, energy per "
-        "sequence and peak memory and better in one. Line: the front of the two measures of the panel."
+        "Solid: no other case of the same model and job (phase, prompt, generated tokens) is as good in latency, "
+        "energy per sequence and peak memory and better in one. Line: a model's front in the panel's two measures."
     )
     if len(jobs) > len(ranked):
         yield f"The {len(ranked)} jobs with the most cases, of {len(jobs)}, can be chosen."

@@ -16,7 +16,7 @@ MAX_POINTS = 5000
 
 
 def scatter_figure(rows: pd.DataFrame, quantity: str = "time (s)") -> go.Figure:
-    """``rows`` with the columns predicted, measured (both > 0), family and label; one dot each, lines of equal error."""
+    """``rows`` with the columns predicted, measured (> 0), family and label: a dot each, lines of equal error."""
     usable = rows[(rows["predicted"] > 0) & (rows["measured"] > 0)]
     if usable.empty:
         return empty_figure("No measurements to compare with.")

@@ -8,7 +8,7 @@ from math import isfinite
 
 import pandas as pd
 
-from hwsim.report.frames import INPUTS, count_text, failed
+from hwsim.report.frames import COUNTS, INPUTS, count_text, failed, workload_text
 from hwsim.units import format_quantity, format_seconds
 
 MAX_ROWS = 1500
@@ -26,10 +26,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Headers with their units, rows of cells with the error of a failed case, and a note on what is left out."""
+    """Headers with units; rows of cells, each with the error of a failed case; inputs all share; what is left out."""
 
     headers: tuple[tuple[str, str], ...]
     rows: tuple[tuple[tuple[Cell, ...], str], ...]
+    constant: str
     note: str
 
 
@@ -53,22 +54,21 @@ FIGURES = (
     _Column("peak memory", "B", "peak_memory_bytes", _prefixed("B")),
     _Column("arithmetic", "FLOP", "flops", _prefixed("FLOP")),
 )
-COUNTS = ("batch", "prompt", "generate")
 
 
 def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
     """All cases, the failed ones among them; ``baseline`` names the device that ratios refer to."""
     shown = cases.iloc[:MAX_ROWS]
-    inputs = ["model", "device", *(name for name in INPUTS if _worth(cases, name))]
+    inputs = ["model", "device", *(name for name in INPUTS if name in cases and cases[name].nunique() > 1)]
     figures = [column for column in FIGURES if column.name in cases and cases[column.name].notna().any()]
     ratios = _ratios(cases, baseline) if baseline else pd.DataFrame(index=cases.index)
     headers = [("case", ""), *((name, "tokens" if name in COUNTS[1:] else "") for name in inputs)]
     headers += [(column.header, column.unit) for column in figures]
-    headers += [(f"{name} / {baseline}", "ratio") for name in ratios.columns]
+    headers += [(name, f"/ {baseline}") for name in ratios.columns]
     headers += [("bound by", "")]
     lost = set(failed(cases).index)
     rows = []
-    for index, row in shown.iterrows():
+    for (index, row), ratio in zip(shown.iterrows(), ratios.to_numpy(dtype=float), strict=False):
         cells = [
             Cell(str(row["case"]), key=str(row["case"]), number=True),
             *(_input(name, row[name]) for name in inputs),
@@ -77,19 +77,11 @@ def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
             rows.append((tuple(cells), str(row.get("error") or "failed")))
             continue
         cells += [_figure(column, row[column.name]) for column in figures]
-        cells += [_ratio(ratios.loc[index, name]) for name in ratios.columns]
+        cells += [_ratio(float(value)) for value in ratio]
         rows.append(((*cells, Cell(str(row.get("bound", "")))), ""))
     note = f"The first {MAX_ROWS} of {len(cases)} cases; all are in cases.parquet." if len(cases) > MAX_ROWS else ""
-    return Table(tuple(headers), tuple(rows), note)
-
-
-def _worth(cases: pd.DataFrame, name: str) -> bool:
-    """Inputs that differ between cases, and those without which a row says little."""
-    if name not in cases:
-        return False
-    if name == "generate":
-        return bool((cases["phase"] == "generate").any())
-    return name in ("phase", "batch", "prompt") or cases[name].nunique() > 1
+    constant = {name: cases[name].iloc[0] for name in INPUTS if name in cases and name not in inputs}
+    return Table(tuple(headers), tuple(rows), workload_text(constant), note)
 
 
 def _input(name: str, value: object) -> Cell:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, floor, log2
+from typing import Any
 
 import pandas as pd
 
 from hwsim.report.frames import count_text
+
+MAX_TICKS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,14 @@ class Axis:
         """A place on the axis in words."""
         unit = "" if self.name == "batch" else " tokens"
         return {self.name: f"{count_text(round(size))}{unit}", self.other: count_text(other)}
+
+    def ticks(self, low: float, high: float) -> dict[str, Any]:
+        """A logarithmic axis from ``low`` to ``high`` with ticks at powers of two, as sizes are."""
+        first, last = floor(log2(max(1.0, low))), ceil(log2(max(2.0, high)))
+        step = max(1, ceil((last - first) / MAX_TICKS))
+        values = [2**power for power in range(first, last + 1, step)]
+        place = {"tickvals": values, "ticktext": [count_text(value) for value in values]}
+        return {"type": "log", "title": {"text": self.title}, "tickmode": "array", **place}
 
     def short(self, size: float) -> str:
         """A size in two digits: 48k, 130."""

@@ -1,8 +1,8 @@
-"""What all charts share: palette, template in light and dark, axes with units, hover text, notes on what was left out."""
+"""What all charts share: palette, template in light and dark, axes with units, hover text, legends, buttons."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from math import ceil
 from typing import Any
@@ -30,12 +30,9 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "
 # Pixels above the panels, from the top: legends, a row of buttons, the panels' titles.
 MARGIN, LEGEND_LINE, MENU_LINE, TITLE_LINE, BOTTOM = 6, 22, 34, 30, 58
 LEGEND_WIDTH, LEGEND_CHARACTER, LEGEND_KEY = 1000, 6.5, 46
+MAX_BUTTONS = 6  # more choices are a dropdown
 
 _INK = {"light": ("#1f2328", "#e4e7eb", "#aab1ba", "#ffffff"), "dark": ("#d7dbe0", "#2b3138", "#4d555e", "#1d2228")}
-
-# Resources that bind a kernel, grouped for the share of time; anything else is a memory or a link.
-COMPUTE = ("matmul", "vector", "special")
-OVERHEADS = ("latency", "host", "power")
 
 
 def template(scheme: str = "light") -> go.layout.Template:
@@ -92,6 +89,8 @@ def finish(
         width = sum(LEGEND_CHARACTER * len(str(name)) + LEGEND_KEY for name in (title, *names))
         offset += LEGEND_LINE * ceil(width / LEGEND_WIDTH)
     top = offset + (MENU_LINE if figure.layout.updatemenus else 0) + (TITLE_LINE if figure.layout.annotations else 8)
+    for note in figure.layout.annotations:
+        note.font.size = note.font.size if note.name else 13
     whole = top + height + BOTTOM
     for number, (title, start) in enumerate(zip(legends or {}, placed, strict=True), start=1):
         figure.update_layout({f"legend{number if number > 1 else ''}": _legend(title, 1 - start / whole)})
@@ -102,8 +101,14 @@ def finish(
 
 def _legend(title: str, y: float) -> dict[str, Any]:
     """A horizontal legend whose top is at ``y`` of the whole figure."""
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": y, "yanchor": "top", "yref": "container"}
-    return {"title": {"text": f"{plain(title)}  ", "font": {"size": 11.5}}, "traceorder": "normal", **place}
+    place = {"orientation": "h", "x": 0, "xanchor": "left", "xref": "container", "yref": "container"}
+    return {
+        "title": {"text": f"{plain(title)}  ", "font": {"size": 11.5}},
+        "traceorder": "normal",
+        "y": y,
+        "yanchor": "top",
+        **place,
+    }
 
 
 def notes_of(figure: go.Figure) -> list[str]:
@@ -134,34 +139,35 @@ def hover(title: object, lines: Mapping[str, object]) -> str:
 HOVERED = "%{hovertext}<extra></extra>"
 
 
-def colours(names: Iterable[object]) -> dict[object, str]:
+def colours(names: Iterable[object]) -> dict[Any, str]:
     """A colour per name in order; they repeat after the tenth."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(dict.fromkeys(names))}
 
 
-def symbols(names: Iterable[object]) -> dict[object, str]:
+def symbols(names: Iterable[object]) -> dict[Any, str]:
     """A marker symbol per name in order."""
     return {name: SYMBOLS[i % len(SYMBOLS)] for i, name in enumerate(dict.fromkeys(names))}
 
 
-def dashes(names: Iterable[object]) -> dict[object, str]:
+def dashes(names: Iterable[object]) -> dict[Any, str]:
     """A line style per name in order."""
     return {name: DASHES[i % len(DASHES)] for i, name in enumerate(dict.fromkeys(names))}
 
 
-def log_axis(title: str) -> dict[str, Any]:
-    """A logarithmic axis with SI prefixes at its ticks; ``title`` carries the unit."""
-    return {"type": "log", "title": {"text": title}, "tickformat": "~s", "dtick": 1}
+def log_axis(title: str, values: Iterable[float] = (), prefixed: bool = True) -> dict[str, Any]:
+    """A logarithmic axis; ``title`` carries the unit, ticks an SI prefix unless the unit takes none.
 
-
-def si_axis(title: str) -> dict[str, Any]:
-    """A linear axis from zero with SI prefixes at its ticks; ``title`` carries the unit."""
-    return {"title": {"text": title}, "tickformat": "~s", "rangemode": "tozero"}
+    Where ``values`` span little, the ticks stand at 1, 2 and 5 of a decade rather than at 1.
+    """
+    positive = [value for value in values if value > 0]
+    narrow = bool(positive) and max(positive) < 60 * min(positive)
+    step = {"dtick": "D2" if narrow else 1}
+    return {"type": "log", "title": {"text": title}, "tickformat": "~s" if prefixed else ",~g", **step}
 
 
 def share_axis(title: str) -> dict[str, Any]:
     """A linear axis of shares from 0 to 100 %."""
-    return {"title": {"text": title}, "tickformat": ".0%", "range": [0, 1.02]}
+    return {"title": {"text": title}, "tickformat": ".0%", "range": [-0.03, 1.05]}
 
 
 def key_trace(name: str, legend: str, **style: object) -> go.Scatter:
@@ -171,25 +177,21 @@ def key_trace(name: str, legend: str, **style: object) -> go.Scatter:
     )
 
 
-def menu(buttons: Sequence[Mapping[str, Any]], **place: object) -> dict[str, Any]:
-    """A row of buttons above a figure."""
-    return {
-        "type": "buttons",
-        "direction": "right",
-        "buttons": list(buttons),
-        "showactive": True,
-        "font": {"size": 11.5},
-        "bgcolor": "rgba(0,0,0,0)",
-        "bordercolor": GREY,
-        "borderwidth": 0.5,
-        **place,
-    }
+def marker_keys(figure: go.Figure, hues: Mapping[Any, str], marks: Mapping[Any, str]) -> None:
+    """What colours (first legend) and symbols (second legend) stand for."""
+    for name, hue in hues.items():
+        figure.add_trace(key_trace(str(name), "legend", mode="markers", marker={"color": hue, "size": 9}))
+    for name, symbol in marks.items():
+        marker = {"color": GREY, "symbol": symbol, "size": 9}
+        figure.add_trace(key_trace(str(name), "legend2", mode="markers", marker=marker))
 
 
-def toggle_menu(figure: go.Figure, labels: Mapping[str, str], start: str) -> list[dict[str, Any]]:
+def toggle_menu(
+    figure: go.Figure, labels: Mapping[str, str], start: str, layouts: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[dict[str, Any]]:
     """Buttons that show the traces whose ``meta.choice`` is the pressed one's; traces without a choice always stay.
 
-    Shows those of ``start``; no buttons where there is only one choice.
+    Shows those of ``start``; no buttons where there is only one choice. ``layouts`` holds what else a button changes.
     """
     choices = [str(trace.meta["choice"]) if trace.meta else None for trace in figure.data]
     present = [choice for choice in labels if choice in choices]
@@ -201,19 +203,12 @@ def toggle_menu(figure: go.Figure, labels: Mapping[str, str], start: str) -> lis
     buttons = [
         {
             "label": plain(labels[name]),
-            "method": "restyle",
-            "args": [{"visible": [choice in (None, name) for choice in choices]}],
+            "method": "update",
+            "args": [{"visible": [choice in (None, name) for choice in choices]}, (layouts or {}).get(name, {})],
         }
         for name in present
     ]
-    return [
-        menu(
-            buttons,
-            active=present.index(str(chosen)),
-            x=1,
-            xanchor="right",
-            y=1.0,
-            yanchor="bottom",
-            pad={"b": TITLE_LINE},
-        )
-    ]
+    look = {"font": {"size": 11.5}, "bgcolor": "rgba(0,0,0,0)", "bordercolor": GREY, "borderwidth": 0.5}
+    place = {"x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom", "pad": {"b": TITLE_LINE}}
+    kind = {"type": "buttons", "direction": "right"} if len(present) <= MAX_BUTTONS else {"type": "dropdown"}
+    return [{**kind, "buttons": buttons, "active": present.index(str(chosen)), **place, **look}]

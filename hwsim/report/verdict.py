@@ -10,10 +10,11 @@ import pandas as pd
 from hwsim.card import Card
 from hwsim.report.bound_share import bound_shares, is_memory
 from hwsim.report.frames import HOST_WAIT, failed, finished, workload_text
-from hwsim.report.roofline import rate_of
+from hwsim.report.roofs import rate_of
 from hwsim.report.theme import GREY, PALETTE
-from hwsim.units import format_quantity, format_seconds
+from hwsim.units import format_seconds
 
+WORTH = 0.1  # of the time; smaller shares are not worth a change
 SHOWN = 0.005  # smaller shares are not part of a strip
 HUES = {
     "matmul": PALETTE[1],
@@ -25,9 +26,9 @@ HUES = {
 }
 MEMORY_HUES = (PALETTE[0], PALETTE[5], PALETTE[7], PALETTE[9], PALETTE[2])
 ADVICE = {
-    "latency": "fewer, larger kernels (fusion, recorded graphs)",
-    HOST_WAIT: "issuing kernels from a recorded graph",
-    "power": "fewer joules per byte and FLOP, or a higher power limit",
+    "latency": "fewer, larger kernels",
+    HOST_WAIT: "launches from a recorded graph",
+    "power": "a higher power limit",
 }
 
 
@@ -51,7 +52,8 @@ class Verdict:
     bound: str
     phases: str
     fastest: str
-    moves: str
+    setting: str
+    moves: tuple[str, ...]
     ok: int
     failed: int
 
@@ -81,8 +83,9 @@ def _verdict(
         parts=tuple(Part(name, share, hues.get(name, GREY)) for name, share in shares.items() if share >= SHOWN),
         bound=_bound(shares, kernels, card),
         phases=_phases(kernels),
-        fastest=_fastest(done, cases),
-        moves=_moves(shares),
+        fastest=_fastest(done),
+        setting=_setting(done, cases),
+        moves=tuple(_moves(shares)),
         ok=len(done),
         failed=len(failed(cases)),
     )
@@ -100,10 +103,8 @@ def mean_shares(kernels: pd.DataFrame) -> dict[str, float]:
     """Shares of the time by binding resource, the mean over the cases: a long case counts as much as a short one."""
     if kernels.empty:
         return {}
-    tables = [bound_shares(group) for _, group in kernels.groupby("case")]
-    names = dict.fromkeys(name for table in tables for name in table)
-    mean = {name: sum(table.get(name, 0.0) for table in tables) / len(tables) for name in names}
-    return dict(sorted(mean.items(), key=lambda item: -item[1]))
+    mean = bound_shares(kernels, ["case"]).mean().sort_values(ascending=False)
+    return {str(name): float(share) for name, share in mean.items() if share > 0}
 
 
 def _bound(shares: Mapping[str, float], kernels: pd.DataFrame, card: Card | None) -> str:
@@ -150,29 +151,33 @@ def _phases(kernels: pd.DataFrame) -> str:
     return "; ".join(told)
 
 
-def _fastest(done: pd.DataFrame, cases: pd.DataFrame) -> str:
-    """The case of the highest throughput, or of the least latency where there are no tokens."""
+def _fastest(done: pd.DataFrame) -> str:
+    """The figures of the best case."""
     if done.empty:
         return ""
     rates = pd.to_numeric(done["tokens_per_s"], errors="coerce")
-    best = done.loc[rates.idxmax() if rates.notna().any() else done["latency_s"].idxmin()]
-    rate = f"{rates[best.name]:,.4g} tokens/s, " if rates.notna().any() else ""
-    setting = workload_text(best, cases)
-    return f"{rate}{format_seconds(float(best['latency_s']))}{f' at {setting}' if setting else ''}"
+    if rates.notna().any():
+        return f"{rates.max():,.4g} tokens/s"
+    return format_seconds(float(done["latency_s"].min()))
 
 
-def _moves(shares: Mapping[str, float]) -> str:
+def _setting(done: pd.DataFrame, cases: pd.DataFrame) -> str:
+    """The latency and the inputs of the best case."""
+    if done.empty:
+        return ""
+    best = done.iloc[_best(done)]
+    return ", ".join(filter(None, (format_seconds(float(best["latency_s"])), workload_text(best, cases))))
+
+
+def _moves(shares: Mapping[str, float]) -> Iterator[str]:
     """What the largest shares respond to; twice a rate saves at most half of the share that it binds (Amdahl)."""
-    told = []
     for name, share in list(shares.items())[:2]:
-        if share < 0.1:
+        if share < WORTH:
             continue
         if name in ADVICE:
-            told.append(f"{ADVICE[name]}: at most {share:.0%} less time")
+            yield f"{ADVICE[name]}: −{share:.0%} time"
         else:
-            what = "bandwidth" if is_memory(name) else "rate"
-            told.append(f"twice the {what} of {name}: at most {share / 2:.0%} less time")
-    return "; ".join(told)
+            yield f"2× {name} {'bandwidth' if is_memory(name) else 'rate'}: −{share / 2:.0%} time"
 
 
 def warnings(cases: pd.DataFrame, frame: pd.DataFrame, cards: Mapping[str, Card]) -> Iterator[tuple[str, str]]:
@@ -198,17 +203,33 @@ def _unmodelled(frame: pd.DataFrame) -> Iterator[str]:
             yield f"{model}: {', '.join(sorted(set(rows['kernel'])))} (at most {worst:.2%} of a case's time)"
 
 
-def fastest_of_all(cases: pd.DataFrame) -> str:
-    """The headline: which system gives each model its highest throughput or least latency."""
+def _best(done: pd.DataFrame) -> int:
+    """The position of the case of the highest throughput, or of the least latency where there are no tokens."""
+    rates = pd.to_numeric(done["tokens_per_s"], errors="coerce")
+    return int(rates.argmax() if rates.notna().any() else done["latency_s"].argmin())
+
+
+def headline(cases: pd.DataFrame) -> str:
+    """Which system is the fastest and which takes the least energy, models alike in this joined."""
     done = finished(cases)
     if done.empty:
         return "No case has a result."
-    told = []
+    alike: dict[tuple[str, str], list[str]] = {}
     for model, group in done.groupby("model", sort=False):
-        if group["device"].nunique() < 2:
-            continue
-        rates = pd.to_numeric(group["tokens_per_s"], errors="coerce")
-        best = group.loc[rates.idxmax() if rates.notna().any() else group["latency_s"].idxmin()]
-        energy = group.loc[(group["energy_j"] / group["batch"]).idxmin()]
-        told.append(f"{model} is fastest on {best['device']} and takes the least energy on {energy['device']}")
-    return "; ".join(told[:6]) + ("." if told else "")
+        if group["device"].nunique() > 1:
+            frugal = group.iloc[int((group["energy_j"] / group["batch"]).argmin())]
+            alike.setdefault((str(group.iloc[_best(group)]["device"]), str(frugal["device"])), []).append(str(model))
+    told = []
+    for (fast, frugal_device), models in alike.items():
+        every = len(alike) == 1 and len(models) > 1
+        names = f"all {len(models)} models" if every else ", ".join(models)
+        energy = " and takes" if len(models) == 1 else " and take"
+        verb = "is" if len(models) == 1 else "are"
+        told.append(f"{names} {verb} fastest on {fast}{energy} the least energy per sequence on {frugal_device}")
+    text = "; ".join(told[:4])
+    return f"{text[:1].upper() if text.startswith('all') else text[:1]}{text[1:]}." if text else ""
+
+
+def strip_key(rows: list[Verdict]) -> dict[str, str]:
+    """The colours of all strips by resource."""
+    return {part.resource: part.colour for row in rows for part in row.parts}
