@@ -22,8 +22,14 @@ class Sink(Protocol):
 
     def size(self, value: int | torch.SymInt) -> Size: ...
 
-    def emit(self, kind: Kind, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], source: str,
-             attrs: dict[str, Attribute]) -> None: ...
+    def emit(
+        self,
+        kind: Kind,
+        inputs: Iterable[torch.Tensor],
+        outputs: Iterable[torch.Tensor],
+        source: str,
+        attrs: dict[str, Attribute],
+    ) -> None: ...
 
     def alias(self, tensor: torch.Tensor, of: torch.Tensor) -> None: ...
 
@@ -84,8 +90,13 @@ class Call:
         """The first output."""
         return self.outputs[0]
 
-    def emit(self, kind: Kind, inputs: Iterable[torch.Tensor | None] | None = None,
-             outputs: Iterable[torch.Tensor | None] | None = None, **attrs: Attribute) -> None:
+    def emit(
+        self,
+        kind: Kind,
+        inputs: Iterable[torch.Tensor | None] | None = None,
+        outputs: Iterable[torch.Tensor | None] | None = None,
+        **attrs: Attribute,
+    ) -> None:
         """Record an op of ``kind``; operands default to all tensors of the call."""
         read = self.inputs if inputs is None else [t for t in inputs if t is not None]
         made = self.outputs if outputs is None else [t for t in outputs if t is not None]
@@ -97,10 +108,10 @@ _RULES: dict[str, Rule] = {}
 
 
 def lowers(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for the ops ``names`` (of namespace aten unless they name another)."""
+    """Register a rule for the ops ``names``, separated by blanks (of namespace aten unless they name another)."""
 
     def register(rule: Rule) -> Rule:
-        for name in names:
+        for name in " ".join(names).split():
             full = name if "::" in name else f"aten::{name}"
             if full in _RULES:
                 raise GraphError(f"a lowering of {full} exists already")
@@ -108,6 +119,17 @@ def lowers(*names: str) -> Callable[[Rule], Rule]:
         return rule
 
     return register
+
+
+def aten_ops(names: str) -> frozenset[str]:
+    """Full names of the ops of namespace aten in ``names``, separated by blanks."""
+    return frozenset(f"aten::{name}" for name in names.split())
+
+
+# In-place ops that write their first argument without reading it.
+OVERWRITING = aten_ops(
+    "copy_ fill_ zero_ normal_ uniform_ bernoulli_ random_ exponential_ log_normal_ cauchy_ geometric_"
+)
 
 
 def describe(func: Any) -> OpInfo:
@@ -127,15 +149,6 @@ def describe(func: Any) -> OpInfo:
         composite=rule is None and func.namespace == "aten" and func._can_decompose(),
         rule=rule,
     )
-
-
-# In-place ops that write their first argument without reading it.
-OVERWRITING = frozenset(
-    f"aten::{name}_"
-    for name in ("copy", "fill", "zero", "normal", "uniform", "bernoulli", "random", "exponential", "log_normal",
-                 "cauchy", "geometric", "index_put", "index_copy", "index_fill", "scatter", "scatter_add",
-                 "scatter_reduce", "index_add", "index_reduce", "_index_put_impl", "masked_scatter")
-)  # fmt: skip
 
 
 def _flat(values: Iterable[Any]) -> Iterable[torch.Tensor]:

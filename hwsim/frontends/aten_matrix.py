@@ -11,39 +11,34 @@ from hwsim.graph import Kind
 from hwsim.sizes import product
 
 
-@lowers("mm", "_int_mm", "addmm", "addmv", "mv", "dot", "vdot", "addr", "ger", "_scaled_mm", "_addmm_activation", "_scaled_mm_v2")
+@lowers("mm _int_mm addmm addmv mv dot vdot addr _scaled_mm _addmm_activation _scaled_mm_v2")
 def _matmul(call: Call) -> None:
     first, second = _factors(call)
     *rows, k = call.shape(first)
     columns = call.shape(second)[1:]
-    if call.info.name in ("aten::addr", "aten::ger"):
+    if call.info.name == "aten::addr":
         rows, k, columns = [k], 1, call.shape(second)
     call.emit(Kind.MATMUL, _factors_first(call), batch=1, m=product(rows), n=product(columns), k=k)
 
 
-@lowers("bmm", "baddbmm")
+@lowers("bmm baddbmm")
 def _batched(call: Call) -> None:
     first, second = _factors(call)
     batch, m, k = call.shape(first)
     call.emit(Kind.MATMUL, _factors_first(call), batch=batch, m=m, n=call.shape(second)[2], k=k)
 
 
-@lowers("_grouped_mm", "_scaled_grouped_mm")
+@lowers("_grouped_mm _scaled_grouped_mm")
 def _grouped(call: Call) -> None:
-    """Rows spread over experts; two matrices give one product for each group (the gradient of the weights)."""
-    first, second = _factors(call)
-    rows, columns = call.shape(first), call.shape(second)
-    if len(rows) == 2 and len(columns) == 3:
-        call.emit(Kind.MATMUL, batch=1, m=rows[0], n=columns[2], k=rows[1], experts=columns[0])
-    elif len(rows) == 2:
-        call.emit(Kind.MATMUL, batch=1, m=rows[0], n=columns[1], k=rows[1])
-    elif len(columns) == 2:
-        call.emit(Kind.MATMUL, batch=1, m=rows[1], n=columns[1], k=rows[2])
+    """Rows spread over the matrices of experts; two matrices give one product a group (the weights' gradient)."""
+    (*groups, m, k), (*experts, _, n) = map(call.shape, _factors(call))
+    if experts and not groups:
+        call.emit(Kind.MATMUL, batch=1, m=m, n=n, k=k, experts=experts[0])
     else:
-        call.emit(Kind.MATMUL, batch=rows[0], m=rows[1], n=columns[2], k=rows[2])
+        call.emit(Kind.MATMUL, batch=product(groups if experts else []), m=m, n=n, k=k)
 
 
-@lowers("hwsim::grouped_matmul", "transformers::grouped_mm_fallback")
+@lowers("hwsim::grouped_matmul transformers::grouped_mm_fallback")
 def _grouped_custom(call: Call) -> None:
     """x [rows, k], weight [experts, ...]: every row meets the matrix of its expert."""
     x, weight = _factors(call)
@@ -63,7 +58,7 @@ def _grouped_custom_backward(call: Call) -> None:
 
 @lowers("_trilinear")
 def _trilinear(call: Call) -> None:
-    """Of nn.Bilinear: three factors, broadcast along the dimensions that each lacks, multiplied and summed over some."""
+    """Of nn.Bilinear: three factors, broadcast along the dimensions that each lacks, multiplied and summed."""
     lacking = [call.arg(f"expand{index}") for index in (1, 2, 3)]
     full = list(call.shape(_unsqueezed(call.args[0], lacking[0])))
     for factor, dims in zip(call.args[1:3], lacking[1:], strict=True):
@@ -92,7 +87,7 @@ def _factors_first(call: Call) -> list[torch.Tensor]:
     return [*factors, *(t for t in call.inputs if not any(t is factor for factor in factors))]
 
 
-@lowers("convolution", "_convolution", "cudnn_convolution", "convolution_overrideable")
+@lowers("convolution _convolution cudnn_convolution convolution_overrideable")
 def _conv(call: Call) -> None:
     x, weight = call.args[0], call.args[1]
     call.emit(Kind.CONV, **_conv_attrs(call, x, weight, call.result), direction="forward")
@@ -121,17 +116,21 @@ def _conv_attrs(call: Call, x: torch.Tensor, weight: torch.Tensor, out: torch.Te
     }  # fmt: skip
 
 
-@lowers("hwsim_trace::attention", "hwsim::attention", "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math_for_mps")  # fmt: skip
+@lowers(
+    "hwsim_trace::attention hwsim::attention _scaled_dot_product_flash_attention "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention "
+    "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_attention_math_for_mps"
+)
 def _attention(call: Call) -> None:
     q, k, v = call.args[:3]
     call.emit(Kind.ATTENTION, **_attention_attrs(call, q, k, v))
 
 
-@lowers("hwsim_trace::attention_backward", "hwsim::attention_backward", "_scaled_dot_product_flash_attention_backward",
-        "_scaled_dot_product_efficient_attention_backward", "_scaled_dot_product_cudnn_attention_backward",
-        "_scaled_dot_product_flash_attention_for_cpu_backward")  # fmt: skip
+@lowers(
+    "hwsim_trace::attention_backward hwsim::attention_backward _scaled_dot_product_flash_attention_backward "
+    "_scaled_dot_product_efficient_attention_backward _scaled_dot_product_cudnn_attention_backward "
+    "_scaled_dot_product_flash_attention_for_cpu_backward"
+)
 def _attention_backward(call: Call) -> None:
     q, k, v = call.args[1:4]
     call.emit(Kind.ATTENTION, **_attention_attrs(call, q, k, v), backward=True)

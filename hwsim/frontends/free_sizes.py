@@ -26,9 +26,7 @@ class FreeSizes:
             if hint < 2:
                 raise GraphError(f"the hint of the free size '{name}' must be at least 2 (1 broadcasts); got {hint}")
             source = ConstantSource(name)
-            symbol = self._env.create_symbol(
-                hint, source=source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None
-            )
+            symbol = self._env.create_symbol(hint, source=source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None)
             self._symbols[name] = symbol
             self.values[name] = self._env.create_symintnode(symbol, hint=hint, source=source)  # type: ignore[assignment]
         self.sizes = Sizes({symbol: name for name, symbol in self._symbols.items()})
@@ -42,7 +40,9 @@ class FreeSizes:
         for name, symbol in self._symbols.items():
             now = self._env.replace(symbol)
             if now != symbol:
-                raise GraphError(f"the size '{name}' cannot stay free: the module's code fixes it to {self._shown(now)}")
+                raise GraphError(
+                    f"the size '{name}' cannot stay free: the module's code fixes it to {self._shown(now)}"
+                )
 
     def _shown(self, expression: Any) -> str:
         return str(expression.xreplace({symbol: type(symbol)(name) for name, symbol in self._symbols.items()}))

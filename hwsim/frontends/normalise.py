@@ -115,7 +115,7 @@ def renamed(graph: Graph, names: Mapping[str, str]) -> Graph:
         if name in names and names[name] in graph.tensors:
             continue
         base = None if tensor.base is None else new(tensor.base)
-        role = tensor.role if base not in graph.tensors else graph.tensors[base].role
+        role = graph.tensors[base].role if base is not None and base in graph.tensors else tensor.role
         tensors[new(name)] = replace(tensor, name=new(name), base=base, role=role)
     ops = tuple(
         replace(op, inputs=tuple(map(new, op.inputs)), outputs=tuple(map(new, op.outputs)))

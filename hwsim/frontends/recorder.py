@@ -14,9 +14,8 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from hwsim.errors import GraphError, UnsupportedOpError
-from hwsim.frontends.aten import Call, OpInfo, describe
-from hwsim.frontends.symbols import Sizes
+from hwsim.errors import UnsupportedOpError
+from hwsim.frontends.aten import Call, OpInfo, aten_ops, describe
 from hwsim.frontends.tensors import TensorTable
 from hwsim.frontends.whole import STAND_INS, WHOLE
 from hwsim.graph import Attribute, Kind, Op, Role
@@ -24,17 +23,19 @@ from hwsim.sizes import Size
 
 META = torch.device("meta")
 
-# What an op needs that a trace does not have: the values of a tensor.
-_DATA_DEPENDENT = frozenset(
-    {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
-     "is_nonzero", "repeat_interleave", "bincount", "nonzero_static", "item"}
-)  # fmt: skip
+# Ops whose result depends on the values of a tensor.
+_DATA_DEPENDENT = aten_ops(
+    "_local_scalar_dense nonzero masked_select _unique2 unique_dim unique_consecutive equal is_nonzero bincount "
+    "repeat_interleave nonzero_static"
+)
 # Ops whose meta kernel in C++ refuses symbolic sizes: the Python dispatcher finds their Python form.
-_CONCRETE_META = frozenset({"aten::constant_pad_nd", "aten::linalg_solve_triangular"})
+_CONCRETE_META = aten_ops("constant_pad_nd linalg_solve_triangular")
+# Questions and checks that the host answers.
+_HOST_ONLY = aten_ops(
+    "_assert_async _assert_scalar _assert_tensor_metadata _functional_sym_constrain_range sym_size sym_stride "
+    "sym_numel sym_storage_offset is_contiguous is_pinned"
+)
 _LITERAL_ELEMENTS = 4096  # tensors written as literals keep their values up to this size
-_HOST_ONLY = frozenset({"aten::_assert_async", "aten::_assert_scalar", "aten::_assert_tensor_metadata",
-                        "aten::sym_size", "aten::sym_stride", "aten::sym_numel", "aten::is_contiguous",
-                        "aten::sym_storage_offset", "aten::is_pinned", "aten::_functional_sym_constrain_range"})  # fmt: skip
 
 
 class ModulePaths:
@@ -82,7 +83,7 @@ class ModulePaths:
             self._stack.pop()
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs every op on the meta device and records it.
 
     Real tensors that the code brings along are replaced by meta ones; only small literals keep their values, for
@@ -90,13 +91,14 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, table: TensorTable, paths: ModulePaths) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.table = table
         self.ops: list[Op] = []
         self.written: set[str] = set()
         self.paths = paths
         self._infos: dict[Any, OpInfo] = {}
-        self._literals: set[int] = set()
+        # By identity; the tensors are kept, so that their ids stay theirs.
+        self._literals: dict[int, torch.Tensor] = {}
         self._twins: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,32 +114,37 @@ class Recorder(TorchDispatchMode):
             with self:
                 whole = WHOLE.get(info.name)
                 return func.decompose(*args, **kwargs) if whole is None else whole(*args, **kwargs)
-        if info.name == "aten::lift_fresh":
-            return self._lifted(args[0])
+        if info.name == "aten::lift_fresh":  # a tensor that the code made of literals
+            self._keep_literals(args[0])
+            return args[0]
         args, kwargs, literal = self._on_meta(info, args, kwargs)
         try:
             with enable_python_dispatcher() if info.name in _CONCRETE_META else nullcontext():
                 out = STAND_INS.get(info.name, func)(*args, **kwargs)
-        except GraphError:
-            raise
         except Exception as error:
-            raise self._explained(info, error) or error from error
+            if self._wants_values(info, args):
+                raise UnsupportedOpError(
+                    f"{info.name} in module '{self.paths.current}' at {_user_line()} needs the values of a tensor, "
+                    f"which a trace has not: use a form with fixed shapes (such as a grouped matmul)"
+                ) from error
+            raise
         if literal:
             self._keep_literals(out)
         self._record(info, args, kwargs, out)
         return out
 
-    def _lifted(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What becomes of the tensor that the code made of literals."""
-        self._keep_literals(tensor)
-        return tensor
-
     def size(self, value: int | torch.SymInt) -> Size:
         """A size of the graph."""
         return self.table.sizes(value)
 
-    def emit(self, kind: Kind, inputs: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor], source: str,
-             attrs: dict[str, Attribute]) -> None:
+    def emit(
+        self,
+        kind: Kind,
+        inputs: Iterable[torch.Tensor],
+        outputs: Iterable[torch.Tensor],
+        source: str,
+        attrs: dict[str, Attribute],
+    ) -> None:
         """Append an op over the named tensors."""
         read = tuple(self.table.name(tensor) for tensor in inputs)
         made = tuple(self.table.name(tensor, source, Role.ACTIVATION) for tensor in outputs)
@@ -196,17 +203,12 @@ class Recorder(TorchDispatchMode):
     def _keep_literals(self, out: Any) -> None:
         for tensor in _tensors((out,)):
             if tensor.numel() <= _LITERAL_ELEMENTS:
-                self._literals.add(id(tensor))
-                self._twins.setdefault(id(tensor), (tensor.to(META), tensor))
+                self._literals[id(tensor)] = tensor
 
-    def _explained(self, info: OpInfo, error: Exception) -> Exception | None:
-        """What an op that wants values says instead of torch's own words."""
-        if info.name.split("::")[1] not in _DATA_DEPENDENT:
-            return None
-        return UnsupportedOpError(
-            f"{info.name} in module '{self.paths.current}' at {_user_line()} needs the values of a tensor, which a "
-            f"trace without weights does not have: use a form with fixed shapes (such as a grouped matmul)"
-        )
+    def _wants_values(self, info: OpInfo, args: Any) -> bool:
+        """Whether the op's result depends on more than shapes: named ones, and indexing by a mask."""
+        masked = info.name == "aten::index" and any(t.dtype in (torch.bool, torch.uint8) for t in _tensors(args[1]))
+        return masked or info.name in _DATA_DEPENDENT
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+import sympy  # type: ignore[import-untyped]
 import torch
 
 from hwsim.errors import GraphError
@@ -52,7 +53,9 @@ class Sizes:
         if operation in _BINARY:
             return reduce(lambda a, b: combine(_BINARY[operation], a, b), map(self._convert, expression.args))
         if operation == "Pow" and expression.args[1].is_Integer and int(expression.args[1]) > 0:
-            return reduce(lambda a, b: combine("*", a, b), [self._convert(expression.args[0])] * int(expression.args[1]))
+            return reduce(
+                lambda a, b: combine("*", a, b), [self._convert(expression.args[0])] * int(expression.args[1])
+            )
         if operation == "ModularIndexing":
             base, divisor, modulus = map(self._convert, expression.args)
             return combine("%", combine("//", base, divisor), modulus)
@@ -78,6 +81,4 @@ def _integer(expression: Any) -> Any:
     """``ToFloat(a)`` is ``a``, and a float that is whole is an integer."""
     if type(expression).__name__ == "ToFloat":
         return expression.args[0]
-    if expression.is_Float and expression == int(expression):
-        return type(expression)(1).ceiling() * int(expression)
-    return expression
+    return sympy.Integer(int(expression)) if expression.is_Float and expression == int(expression) else expression

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 import hwsim.frontends.aten_matrix
@@ -136,7 +137,9 @@ class _Trace:
         wanted = [tensor for tensor in wanted if tensor.requires_grad]
         results = [tensor for name, tensor in self.results.items() if tensor.requires_grad and not _names_state(name)]
         if not results or not wanted:
-            raise GraphError("nothing to differentiate: no floating-point result depends on a weight that requires a gradient")
+            raise GraphError(
+                "nothing to differentiate: no floating-point result depends on a weight that requires a gradient"
+            )
         scalars = [tensor for tensor in results if tensor.dim() == 0]
         results = scalars[:1] or results
         seeds = [torch.ones_like(tensor) for tensor in results]
@@ -146,7 +149,7 @@ class _Trace:
 
 
 class _CopiesToMeta(TorchFunctionMode):
-    """While active, a deep copy of a tensor is a meta tensor of the same layout, sharing storage as the originals do."""
+    """While active, a deep copy of a tensor is a meta tensor of its layout; copies share storage as originals do."""
 
     def __init__(self, adopt: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -163,14 +166,15 @@ class _CopiesToMeta(TorchFunctionMode):
 
     def twin(self, tensor: torch.Tensor) -> torch.Tensor:
         """The meta tensor in place of ``tensor``."""
-        if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+        if is_lazy(tensor):
             raise GraphError("a lazy parameter has no shape yet: run the module once before it is traced")
         source = tensor.untyped_storage()
         storage = self._storages.get(source._cdata)
         if storage is None:
-            storage = self._storages[source._cdata] = torch.UntypedStorage(source.nbytes(), device=META)
+            storage = torch.UntypedStorage(source.nbytes(), device=META)  # type: ignore[no-untyped-call]
+            self._storages[source._cdata] = storage
         twin = torch.empty(0, dtype=tensor.dtype, device=META)
-        twin.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[call-overload]
+        twin.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
         if isinstance(tensor, torch.nn.Parameter):
             return self._adopt(torch.nn.Parameter(twin, tensor.requires_grad))
         return self._adopt(twin.requires_grad_(tensor.requires_grad))

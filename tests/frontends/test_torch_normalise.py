@@ -9,9 +9,7 @@ ATTENTION = {"batch": 2, "heads": 8, "kv_heads": 8, "q_len": 1, "kv_len": 5, "he
 
 
 def graph(*ops: Op, **tensors: tuple[tuple[int, ...], Role] | Tensor) -> Graph:
-    named = {
-        name: t if isinstance(t, Tensor) else Tensor(name, t[0], "bf16", t[1]) for name, t in tensors.items()
-    }
+    named = {name: t if isinstance(t, Tensor) else Tensor(name, t[0], "bf16", t[1]) for name, t in tensors.items()}
     return Graph("test", named, ops)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -175,10 +176,11 @@ def test_a_trace_leaves_torch_as_it_was() -> None:
     assert counter.get_total_flops() == 2 * 2 * 2 * 4 * 4 * 8
 
 
-def test_code_that_asks_for_values_is_named() -> None:
+@pytest.mark.parametrize("ask", [lambda x: x[x > 0], lambda x: x if x.sum() > 0 else -x, torch.nonzero])
+def test_code_that_asks_for_values_is_named(ask: Callable[[torch.Tensor], torch.Tensor]) -> None:
     class Asks(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[x > 0] if x.sum() > 0 else x
+            return ask(x)
 
     class Outer(nn.Module):
         def __init__(self) -> None:
@@ -231,7 +233,9 @@ def test_free_sizes_bind_to_the_concrete_trace(backward: bool) -> None:
     graph = trace_symbolic(inputs, Block(), {"batch": 3, "tokens": 11}, backward=backward)
     assert graph.symbols == {"batch", "tokens"}
     for batch, tokens in ((2, 5), (7, 64)):
-        same_work(graph.bind(batch=batch, tokens=tokens), hwsim.trace(Block(), (), inputs(batch, tokens), backward=backward))
+        same_work(
+            graph.bind(batch=batch, tokens=tokens), hwsim.trace(Block(), (), inputs(batch, tokens), backward=backward)
+        )
 
 
 def test_free_sizes_of_a_decode_step() -> None:
@@ -253,7 +257,20 @@ def test_a_size_that_the_code_fixes_is_an_error() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.view(3, 32) if x.shape[0] == 3 else x
 
-    with pytest.raises(GraphError, match="'batch' cannot stay free.* 3"):
+    with pytest.raises(GraphError, match=r"'batch' cannot stay free.* 3"):
         trace_symbolic(lambda batch: {"x": torch.empty(batch, 32)}, Fixed(), {"batch": 3})
     with pytest.raises(GraphError, match="'batch' must be at least 2"):
         trace_symbolic(lambda batch: {"x": torch.empty(batch, 32)}, Block(), {"batch": 1})
+
+
+def test_arithmetic_of_free_sizes() -> None:
+    class Sizes(nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            n = x.shape[0]
+            sizes = [n // 3, n % 5, math.ceil(n / 4), -(-n // 7) * 7 - n, torch.sym_max(n, 50), n * n + 2 * n]
+            return [x.new_ones(size) for size in (*sizes, torch.sym_min(n, 50))]
+
+    graph = trace_symbolic(lambda n: {"x": torch.empty(n)}, Sizes(), {"n": 29})
+    for n in (11, 48, 64):
+        made = [op.attrs["numel"] for op in graph.bind(n=n).ops if op.kind is Kind.FILL]
+        assert made == [n // 3, n % 5, math.ceil(n / 4), -n % 7, max(n, 50), n * n + 2 * n, min(n, 50)]

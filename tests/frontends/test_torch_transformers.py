@@ -140,7 +140,9 @@ def test_a_dynamic_cache_is_appended_to() -> None:
     writes = [op for op in graph.ops if op.kind is Kind.WRITE]
     assert {work_of(op, graph).write_bytes for op in writes} == {2 * 2 * 1 * 16 * 4}
     attention = [op for op in graph.ops if op.kind is Kind.ATTENTION]
-    assert [op.inputs[1:3] for op in attention] == [(t.name, u.name) for t, u in zip(caches[::2], caches[1::2], strict=True)]
+    assert [op.inputs[1:3] for op in attention] == [
+        (t.name, u.name) for t, u in zip(caches[::2], caches[1::2], strict=True)
+    ]
     assert {(op.size("heads"), op.size("kv_heads"), op.size("kv_len")) for op in attention} == {(4, 2, 25)}
 
 
