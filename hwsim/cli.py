@@ -5,7 +5,6 @@ Exit codes: 0 ok; 1 a check or threshold failed; 2 the input is wrong; 3 some ca
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -74,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         code = app([word for word in given if word != "--debug"], prog_name="hwsim", standalone_mode=False)
-    except BrokenPipeError:  # the reader of our output has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # how typer leaves when the reader of our output has gone, as `| head` does
         return 0
     except (Exception, KeyboardInterrupt) as error:
         if debug:

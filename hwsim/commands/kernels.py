@@ -15,7 +15,7 @@ from hwsim.commands.output import print_json, print_table, say, shown
 from hwsim.errors import InputError, PluginError, Problem
 from hwsim.errors import shown as repeated
 
-RESULT = ("seconds", "joules", "bound", "bytes")
+RESULT = ("seconds", "joules", "bound", "bytes", "traffic")
 
 
 def predict(
@@ -44,7 +44,7 @@ def predict(
             ", ".join(f"{key}={value}" for key, value in spec.items() if key not in ("op", *RESULT)),
             shown("seconds", spec["seconds"]),
             shown("joules", spec["joules"]),
-            shown("_bytes", sum(spec["bytes"].values())),
+            shown("_bytes", spec["bytes"]),
             spec["bound"],
         ]
         for spec in found

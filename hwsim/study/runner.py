@@ -102,7 +102,7 @@ def run_study(
     client = None if cluster is None else connect(cluster)
     with Store(folder) as store:
         if force:
-            store.forget()
+            store.start_anew()
         todo = _missing(plan, set() if force else finished_keys(folder))
         tally = _Tally(len(plan.cases), len(plan.cases) - len(todo), listener)
         models = _capture(plan, todo, tally)

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from hwsim.errors import InputError
 from hwsim.study.cases import Plan
 from hwsim.study.files import lock, read_journal, write_text, writing
 from hwsim.study.tables import (
@@ -55,8 +56,16 @@ class Store:
         (self.folder / LOCK).unlink(missing_ok=True)
         self._lock.close()
 
-    def forget(self) -> None:
-        """Drop the journals."""
+    def start_anew(self) -> None:
+        """Drop the journals, and tables that are damaged; sound ones give way when the new ones are complete."""
+        self._drop_journals()
+        for name in (CASES, KERNELS):
+            try:
+                read_table(self.folder / name)
+            except InputError:
+                (self.folder / name).unlink()
+
+    def _drop_journals(self) -> None:
         for path in _journals(self.folder):
             path.unlink(missing_ok=True)
 
@@ -75,7 +84,7 @@ class Store:
         kernels = joined_kernels([self._kept_kernels(kept), *self._new_kernels(numbers, set(new))])
         cases = table(columns_of(rows), CASE_COLUMNS)
         write_tables({self.folder / KERNELS: kernels, self.folder / CASES: cases})
-        self.forget()
+        self._drop_journals()
         failed = sum(row["status"] == FAILED for row in rows)
         return {OK: len(rows) - failed, FAILED: failed}
 

@@ -59,7 +59,7 @@ def study_from(data: Any, path: str, folder: Path) -> Study:
 
 
 def _apply(data: dict[Any, Any], setting: str) -> str:
-    """Put one ``dotted.key=value`` into the data of a file; returns the key."""
+    """Put one ``dotted.key=value`` into the data of a file; returns the part of the key that is new or changed."""
     key, equals, text = setting.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -69,26 +69,31 @@ def _apply(data: dict[Any, Any], setting: str) -> str:
     except InputError as error:
         raise StudyError(*(replace(problem, file=OPTION, path=key) for problem in error.problems)) from None
     place: Any = data
-    for part in parts[:-1]:
-        place = _step(place, part, key)
-    if isinstance(place, list):
-        place[_index(place, parts[-1], key)] = value
-    elif isinstance(place, dict):
-        place[parts[-1]] = value
-    else:
-        raise _no_such(key, parts[-1])
+    for depth, part in enumerate(parts[:-1], start=1):
+        if isinstance(place, dict) and place.get(part) is None:
+            place[part] = _nested(parts[depth:], value)
+            return ".".join(parts[:depth])
+        place = _inside(place, part, key)
+    _inside(place, parts[-1], key)
+    place[_index(place, parts[-1], key) if isinstance(place, list) else parts[-1]] = value
     return key.strip()
 
 
-def _step(place: Any, part: str, key: str) -> Any:
-    """The value under ``part``; a mapping that does not exist yet is made."""
+def _nested(parts: Sequence[str], value: object) -> object:
+    """The value below mappings of one key each."""
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
+def _inside(place: Any, part: str, key: str) -> Any:
+    """The value under ``part`` (None where a mapping has none)."""
     if isinstance(place, list):
         return place[_index(place, part, key)]
-    if not isinstance(place, dict):
-        raise _no_such(key, part)
-    if place.get(part) is None:
-        place[part] = {}
-    return place[part]
+    if isinstance(place, dict):
+        return place.get(part)
+    message = f"'{part}' lies below a value that is neither a mapping nor a list"
+    raise StudyError(Problem(message, OPTION, path=key))
 
 
 def _index(place: list[Any], part: str, key: str) -> int:
@@ -96,10 +101,6 @@ def _index(place: list[Any], part: str, key: str) -> int:
         message = f"'{part}' is no place in the list"
         raise StudyError(Problem(message, OPTION, path=key, expected=f"0 to {len(place) - 1}"))
     return int(part)
-
-
-def _no_such(key: str, part: str) -> StudyError:
-    return StudyError(Problem(f"'{part}' lies below a value that is neither a mapping nor a list", OPTION, path=key))
 
 
 def _from_options(problems: Sequence[Problem], changed: Sequence[str]) -> list[Problem]:
