@@ -18,6 +18,11 @@ test: .venv/.installed-dev
 
 install: .venv/.installed
 
+# The pages as HTML, in out/docs.
+.PHONY: docs
+docs: .venv/.installed
+	@$(BIN)/python docs/build.py
+
 clean:
 	@rm -rf .venv out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
