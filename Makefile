@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 DEMO := out/quickstart
 
-.PHONY: demo test install clean
+.PHONY: demo test install clean captures
 
 demo: .venv/.installed
 	@$(BIN)/hwsim run studies/quickstart.yaml --out $(DEMO)
@@ -36,3 +36,7 @@ clean:
 .venv/.installed-dev: .venv/.installed
 	@$(PIP) --editable '.[torch,onnx,dev]'
 	@touch $@
+
+# After a change of the zoo or the tracer: the captures that ship with the package.
+captures: .venv/.installed
+	@$(BIN)/python -m hwsim.models.ship

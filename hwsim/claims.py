@@ -30,7 +30,7 @@ class _Source(_Strict):
 
 
 class FigureFile(_Strict):
-    """One published number and how to compute it: an ``expression`` over ``inputs``, or a ``measure`` of a ``model``."""
+    """One published number and how to compute it: an ``expression`` over ``inputs``, or a model's ``measure``."""
 
     name: str
     published: str | float
