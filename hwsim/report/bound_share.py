@@ -41,7 +41,8 @@ def bound_share_figure(cases: pd.DataFrame, kernels: pd.DataFrame, cards: Mappin
     devices = list(dict.fromkeys(done["device"]))
     panels = grid([f"<b>{plain(device)}</b>" for device in devices[:MAX_PANELS]], height=270, columns=3)
     hues, styles = colours(done["model"]), dashes(table["phase"])
-    resources = [name for name in table.columns if name in set(frame["bound"]) | {HOST_WAIT}]
+    known = {HOST_WAIT, *frame["bound"].unique()}
+    resources = [name for name in table.columns if name in known]
     for (device, model, phase, other), group in table.groupby(["device", "model", "phase", axis.other], sort=False):
         if device in devices[:MAX_PANELS]:
             style = {"color": hues[model], "dash": styles[phase], "width": 2}

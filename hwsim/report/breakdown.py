@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from hwsim.report.frames import CATEGORIES, HOST_WAIT, detailed, finished, representative, workload_text
+from hwsim.report.frames import CATEGORIES, HOST_WAIT, detailed, finished, phase_text, representative, workload_text
 from hwsim.report.theme import (
     GREY,
     HOVERED,
@@ -39,56 +39,51 @@ def breakdown_figure(cases: pd.DataFrame, kernels: pd.DataFrame) -> go.Figure:
     chosen = representative(finished(cases))
     bars = by_category(frame[frame["case"].isin(chosen["case"])])
     drawn = bars.iloc[:MAX_BARS].iloc[::-1]  # plotly draws the first bar at the bottom
+    workloads = {row["case"]: workload_text(row) for _, row in chosen.iterrows()}
     figure = go.Figure()
-    for category, hue in HUES.items():
-        if category in drawn and (drawn[category] > 0).any():
-            for mode in (SHARE, SECONDS):
-                figure.add_trace(_bar(drawn, category, hue, mode, chosen))
+    kinds = [name for name in HUES if name in drawn and (drawn[name] > 0).any()]
     for mode in (SHARE, SECONDS):
+        for category in kinds:
+            figure.add_trace(_bar(drawn, category, mode, workloads))
         figure.add_trace(_totals(drawn, mode))
     labels = {SHARE: "share of the time", SECONDS: "seconds"}
     menu = toggle_menu(figure, labels, SHARE, {mode: {"xaxis": {**axis, **LOOK}} for mode, axis in AXES.items()})
     figure.update_layout(barmode="stack", bargap=0.3, updatemenus=menu)
     figure.update_xaxes(AXES[SHARE])
-    figure.update_yaxes(
-        range=[-0.5, len(drawn) - 0.5], title_text="Device, model and phase", dividerwidth=0.5, dividercolor=GREY
-    )
-    legends = {"Kind": [name for name in HUES if name in drawn]}
-    return finish(figure, BAR_HEIGHT * len(drawn), _notes(bars, chosen, cases), legends, margin_r=84)
+    figure.update_yaxes(range=[-0.5, len(drawn) - 0.5], title_text="Device, model and phase")
+    figure.update_yaxes(dividerwidth=0.5, dividercolor=GREY)
+    return finish(figure, BAR_HEIGHT * len(drawn), _notes(bars, chosen, cases), {"Kind": kinds}, margin_r=84)
 
 
 def by_category(frame: pd.DataFrame) -> pd.DataFrame:
-    """Seconds per kind of layer and of waiting for the host, a row per device, model and phase."""
-    busy = frame.pivot_table(
-        index=["device", "model", "phase"], columns="category", values="busy_seconds", aggfunc="sum", sort=False
-    ).fillna(0.0)
-    waiting = frame.groupby(["device", "model", "phase"], sort=False)["waiting"].sum()
-    table = busy.assign(**{HOST_WAIT: waiting})
+    """Seconds per kind of layer and of waiting for the host, a row per device, model, job, phase and case."""
+    index = ["device", "model", "job", "phase", "case"]
+    busy = frame.pivot_table(index=index, columns="category", values="busy_seconds", aggfunc="sum", sort=False)
+    table = busy.fillna(0.0).assign(**{HOST_WAIT: frame.groupby(index, sort=False)["waiting"].sum()})
     order = {device: position for position, device in enumerate(dict.fromkeys(frame["device"]))}
     return table.sort_index(level=0, key=lambda names: names.map(order), sort_remaining=False, kind="stable")
 
 
-def _bar(drawn: pd.DataFrame, category: str, hue: str, mode: str, chosen: pd.DataFrame) -> go.Bar:
+def _bar(drawn: pd.DataFrame, category: str, mode: str, workloads: Mapping[object, str]) -> go.Bar:
     total = drawn.sum(axis=1)
-    values = drawn[category] / total if mode == SHARE else drawn[category]
+    shares = drawn[category] / total
     texts = []
-    for (device, model, phase), seconds in zip(drawn.index, drawn[category], strict=True):
-        case = chosen[(chosen["device"] == device) & (chosen["model"] == model)].iloc[0]
+    for (device, model, _, phase, case), seconds, share in zip(drawn.index, drawn[category], shares, strict=True):
         facts = {
             "model": model,
             "device": device,
             "phase": phase,
-            "workload": workload_text(case),
+            "workload": workloads[case],
             "time": format_seconds(float(seconds)),
-            "share": f"{seconds / total[(device, model, phase)]:.1%}",
+            "share": f"{share:.1%}",
         }
         texts.append(hover(category, facts))
     return go.Bar(
-        x=values.to_numpy(),
+        x=(shares if mode == SHARE else drawn[category]).to_numpy(),
         y=_labels(drawn),
         orientation="h",
         name=category,
-        marker={"color": hue, "line": {"width": 0}},
+        marker={"color": HUES[category], "line": {"width": 0}},
         legendgroup=category,
         hovertext=texts,
         hovertemplate=HOVERED,
@@ -119,8 +114,8 @@ def _totals(drawn: pd.DataFrame, mode: str) -> go.Scatter:
 def _labels(drawn: pd.DataFrame) -> list[list[str]]:
     """Two levels of labels: the device, then model and phase."""
     return [
-        [plain(device) for device, _, _ in drawn.index],
-        [f"{plain(model)}, {plain(phase)}" for _, model, phase in drawn.index],
+        [plain(device) for device, *_ in drawn.index],
+        [f"{plain(model)}, {plain(phase_text(job, phase))}" for _, model, job, phase, _ in drawn.index],
     ]
 
 
@@ -128,6 +123,6 @@ def _notes(bars: pd.DataFrame, chosen: pd.DataFrame, cases: pd.DataFrame) -> Ite
     jobs = sorted({workload_text(row) for _, row in chosen.iterrows()})
     extra = f" and {len(jobs) - 3} more" if len(jobs) > 3 else ""
     total = len(finished(cases))
-    yield f"One case per model and device, of {total}: {'; '.join(jobs[:3])}{extra}. At its end the time of each bar."
+    yield f"One case per model, device and phase, of {total}: {'; '.join(jobs[:3])}{extra}; each bar's time at its end."
     if len(bars) > MAX_BARS:
         yield f"{MAX_BARS} of {len(bars)} bars drawn."

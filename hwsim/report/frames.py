@@ -22,7 +22,7 @@ CATEGORIES: dict[str, tuple[Kind, ...]] = {
     "collective": (Kind.COLLECTIVE,),
     "unmodelled": (Kind.UNKNOWN,),
 }
-HOST_WAIT = "host"  # time in which the device waits for the host
+HOST_WAIT = "host wait"  # time in which the device waits for the host
 CATEGORY_OF = {str(kind): name for name, kinds in CATEGORIES.items() for kind in kinds}
 
 
@@ -92,17 +92,20 @@ def spread(cases: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def representative(cases: pd.DataFrame) -> pd.DataFrame:
-    """One case per model and device: with the inputs that most pairs share, of these the largest."""
-    by = [name for name in INPUTS if name in cases]
+    """One case per model, device and phase: with the inputs that most of these share, of them the largest."""
     if cases.empty:
         return cases
-    keyed = cases.assign(_job=rows_of(cases, by))
-    keyed["_size"] = keyed["batch"] * (keyed["prompt"] + keyed["generate"])
+    keyed = cases.assign(_job=rows_of(cases, [name for name in INPUTS if name in cases]))
     pairs = keyed.drop_duplicates(["_job", "model", "device"]).groupby("_job").size()
     keyed["_pairs"] = keyed["_job"].map(pairs)
+    keyed["_size"] = keyed["batch"] * (keyed["prompt"] + keyed["generate"])
     ordered = keyed.sort_values(["_pairs", "_size"], ascending=False, kind="stable")
-    best = ordered.drop_duplicates(["model", "device"]).index
-    return cases.loc[[index for index in cases.index if index in set(best)]]
+    return cases.loc[ordered.drop_duplicates(["model", "device", "phase"]).index.sort_values()]
+
+
+def phase_text(job: object, phase: object) -> str:
+    """A phase that was executed, with the job that it is a part of."""
+    return str(phase) if job == phase else f"{phase} of {job}"
 
 
 def rows_of(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
@@ -130,3 +133,8 @@ def count_text(value: object) -> str:
         if number >= size and number % size == 0:
             return f"{number // size}{suffix}"
     return f"{number:,}".replace(",", "\u2009")
+
+
+def number_text(value: float) -> str:
+    """A plain number with four digits or all before the point: 0.1234, 41,990."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -83,7 +83,7 @@ def _render(stored: StudyResults, wanted: Sequence[str], charts: Mapping[str, go
         charts={name: {"notes": notes_of(figure), "height": figure.layout.height} for name, figure in charts.items()},
         verdicts=judged,
         key=strip_key(judged),
-        headline=headline(stored.cases),
+        headline=headline(stored.cases, stored.cards),
         warnings=list(warnings(stored.cases, frame, stored.cards)),
         failures=_failures(stored.cases),
         table=summary_table(stored.cases, study.get("baseline")),

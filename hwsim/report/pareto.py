@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import plotly.graph_objects as go
 
-from hwsim.report.frames import count_text, finished, rows_of, workload_text
+from hwsim.report.frames import count_text, finished, number_text, rows_of, workload_text
 from hwsim.report.panels import Grid, grid
 from hwsim.report.theme import (
     HOVERED,
@@ -47,8 +48,8 @@ def pareto_figure(cases: pd.DataFrame) -> go.Figure:
         group = table[table["job"] == job]
         drawn = _limited(group)
         omitted += len(group) - len(drawn)
-        for panel, (x, y, flip) in enumerate(_PANELS[: panels.count]):
-            for trace in _panel(drawn, group, (x, y, flip), str(ranked.index(job)), hues, marks):
+        for panel, measures in enumerate(_PANELS[: panels.count]):
+            for trace in _panel(drawn, group, measures, str(ranked.index(job)), (hues, marks)):
                 panels.add(panel, trace)
     marker_keys(panels.figure, hues, marks)
     _lay_out(panels, table, {str(i): _job_text(job) for i, job in enumerate(ranked)})
@@ -116,9 +117,9 @@ def _panel(
     group: pd.DataFrame,
     measures: tuple[str, str, bool],
     choice: str,
-    hues: dict[object, str],
-    marks: dict[object, str],
+    looks: tuple[Mapping[Any, str], Mapping[Any, str]],
 ) -> Iterator[go.Scatter]:
+    """The front of each model over all cases of ``group``, and the ``drawn`` ones; ``looks``: colours and symbols."""
     x, y, flip = measures
     there = group[group[x].notna() & group[y].notna()]
     for model, alike in there.groupby("model", sort=False):
@@ -127,7 +128,7 @@ def _panel(
             x=xs,
             y=ys,
             mode="lines",
-            line={"color": hues[model], "width": 1.4, "shape": "vh" if flip else "hv"},
+            line={"color": looks[0][model], "width": 1.4, "shape": "vh" if flip else "hv"},
             name=f"front of {plain(model)}",
             legendgroup=f"legend:{model}",
             showlegend=False,
@@ -136,23 +137,34 @@ def _panel(
         )
     for best in (False, True):
         shown = drawn[(drawn["best"] == best) & drawn[x].notna() & drawn[y].notna()]
-        yield go.Scatter(
-            x=shown[x].to_numpy(),
-            y=shown[y].to_numpy(),
-            mode="markers",
-            marker={
-                "color": [hues[model] for model in shown["model"]],
-                "symbol": [marks[device] for device in shown["device"]],
-                "size": 10 if best else 8,
-                "opacity": 0.95 if best else 0.28,
-                "line": {"width": 0},
-            },
-            name="undominated" if best else "dominated",
-            showlegend=False,
-            hovertext=[_text(row, best) for _, row in shown.iterrows()],
-            hovertemplate=HOVERED,
-            meta={"choice": choice},
-        )
+        yield _dots(shown, (x, y), choice, looks, best)
+
+
+def _dots(
+    shown: pd.DataFrame,
+    measures: tuple[str, str],
+    choice: str,
+    looks: tuple[Mapping[Any, str], Mapping[Any, str]],
+    best: bool,
+) -> go.Scatter:
+    hues, marks = looks
+    size = {"size": 10, "opacity": 0.95} if best else {"size": 8, "opacity": 0.28}
+    return go.Scatter(
+        x=shown[measures[0]].to_numpy(),
+        y=shown[measures[1]].to_numpy(),
+        mode="markers",
+        marker={
+            "color": [hues[model] for model in shown["model"]],
+            "symbol": [marks[device] for device in shown["device"]],
+            "line": {"width": 0},
+            **size,
+        },
+        name="undominated" if best else "dominated",
+        showlegend=False,
+        hovertext=[_text(row, best) for _, row in shown.iterrows()],
+        hovertemplate=HOVERED,
+        meta={"choice": choice},
+    )
 
 
 def _text(row: pd.Series, best: bool) -> str:
@@ -163,7 +175,7 @@ def _text(row: pd.Series, best: bool) -> str:
         "energy": f"{format_quantity(float(row['energy_j']), 'J')}, "
         f"{format_quantity(float(row['energy_per_sequence']), 'J')} per sequence or image",
         "peak memory": format_quantity(float(row["peak_memory_bytes"]), "B"),
-        "throughput": f"{tokens:,.4g} tokens/s" if tokens == tokens else "",
+        "throughput": f"{number_text(tokens)} tokens/s" if tokens == tokens else "",
         "": "on the front" if best else "dominated",
     }
     return hover(f"{row['model']} on {row['device']}", facts)

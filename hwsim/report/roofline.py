@@ -131,7 +131,8 @@ def _dot(card: Card, memory: Memory, group: Mapping[Any, Any], workload: str) ->
         "masked": f"{counted / flops:.3g} times these FLOPs are counted" if flops < counted else "",
         "bound by": group["bound"],
     }
-    names = group["device"], group["model"], group["phase"], memory.kind
+    level = "main" if memory.name == card.main.name else memory.kind
+    names = group["device"], group["model"], group["phase"], level
     return _Dot(*names, intensity, achieved, group["share"], hover(group["category"], facts))
 
 

@@ -15,9 +15,9 @@ from hwsim.report.frames import memories_in
 from hwsim.report.theme import GREY, HOVERED, hover, plain
 from hwsim.units import format_quantity
 
-LINES = {"main": ("solid", "━━"), "cache": ("dash", "╍╍"), "scratchpad": ("dash", "╍╍"), "storage": ("longdash", "━ ")}
+MATMUL, VECTOR = ("solid", "━━"), ("dashdot", "━·")  # how a line is dashed, and as text
+LINES = {"cache": ("dash", "╍╍"), "scratchpad": ("dash", "╍╍"), "storage": ("longdash", "━ ")}
 SECOND = ("dot", "┈┈")  # a main memory behind the first one
-MATMUL, VECTOR = ("solid", "━━"), ("dashdot", "━·")
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,9 @@ class Roofs:
             yield self._ridges()
 
     def _line(self, memory: Memory) -> tuple[str, str]:
-        behind = memory.kind == "main" and memory.name != self.card.main.name
-        return SECOND if behind else LINES.get(memory.kind, SECOND)
+        if memory.name == self.card.main.name:
+            return MATMUL
+        return LINES.get(memory.kind, SECOND)
 
     def _slope(self, memory: Memory, window: tuple[float, float, float, float]) -> go.Scatter:
         left, _, bottom, _ = window

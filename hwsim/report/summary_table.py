@@ -8,7 +8,7 @@ from math import isfinite
 
 import pandas as pd
 
-from hwsim.report.frames import COUNTS, INPUTS, count_text, failed, workload_text
+from hwsim.report.frames import COUNTS, INPUTS, count_text, failed, number_text, workload_text
 from hwsim.units import format_quantity, format_seconds
 
 MAX_ROWS = 1500
@@ -49,7 +49,7 @@ def _prefixed(unit: str) -> Callable[[float], str]:
 FIGURES = (
     _Column("latency", "s", "latency_s", format_seconds),
     _Column("energy", "J", "energy_j", _prefixed("J")),
-    _Column("throughput", "tokens/s", "tokens_per_s", lambda value: f"{value:,.4g}"),
+    _Column("throughput", "tokens/s", "tokens_per_s", number_text),
     _Column("bandwidth", "B/s", "bandwidth_bytes_per_s", _prefixed("B/s")),
     _Column("peak memory", "B", "peak_memory_bytes", _prefixed("B")),
     _Column("arithmetic", "FLOP", "flops", _prefixed("FLOP")),

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from hwsim.report.breakdown import HUES
-from hwsim.report.frames import HOST_WAIT, count_text, detailed, finished, representative, workload_text
+from hwsim.report.frames import HOST_WAIT, count_text, detailed, finished, phase_text, representative, workload_text
 from hwsim.report.panels import grid
 from hwsim.report.theme import GREY, HOVERED, empty_figure, finish, hover, key_trace, plain, toggle_menu
 from hwsim.units import format_seconds
@@ -51,7 +51,7 @@ def timeline_figure(cases: pd.DataFrame, kernels: pd.DataFrame) -> go.Figure:
     chosen = representative(finished(cases))
     workloads = {row["case"]: workload_text(row) for _, row in chosen.iterrows()}
     frame = frame[frame["case"].isin(chosen["case"])]
-    rows = [_row(group, workloads) for _, group in frame.groupby(["model", "device", "phase"], sort=False)]
+    rows = [_row(group, workloads) for _, group in frame.groupby(["model", "device", "case", "phase"], sort=False)]
     models = list(dict.fromkeys(row.model for row in rows))
     kept = {model: [row for row in rows if row.model == model][:MAX_PANELS] for model in models[:MAX_MODELS]}
     panels = grid([""] * max(map(len, kept.values())), PANEL_HEIGHT, 1, shared=False, gap=PANEL_GAP)
@@ -84,7 +84,8 @@ class _Row:
 def _row(group: pd.DataFrame, workloads: dict[object, str]) -> _Row:
     step = group[group["context"] == group["context"].iloc[0]]
     lead = step.iloc[0]
-    names = str(lead["model"]), str(lead["device"]), str(lead["phase"]), int(lead["context"])
+    phase = phase_text(lead["job"], lead["phase"])
+    names = str(lead["model"]), str(lead["device"]), phase, int(lead["context"])
     return _Row(*names, workloads[lead["case"]], *_blocks(step))
 
 
@@ -155,7 +156,7 @@ def _marks(rows: list[_Row]) -> dict[str, Any]:
     titles, counts, shapes = [], [], []
     for index, row in enumerate(rows):
         axis = "" if index == 0 else str(index + 1)
-        context = f", context {count_text(row.context)}" if row.phase == "decode" else ""
+        context = f", context {count_text(row.context)}" if row.phase.startswith("decode") else ""
         title = f"<b>{plain(row.device)}</b> · {plain(row.phase)}{context} · {format_seconds(row.seconds)}"
         domain = {"xref": f"x{axis} domain", "yref": f"y{axis} domain", "showarrow": False}
         place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "yshift": 16}

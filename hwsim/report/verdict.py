@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from hwsim.card import Card
 from hwsim.report.bound_share import bound_shares, is_memory
-from hwsim.report.frames import HOST_WAIT, failed, finished, workload_text
+from hwsim.report.frames import HOST_WAIT, INPUTS, failed, finished, number_text, workload_text
 from hwsim.report.roofs import rate_of
 from hwsim.report.theme import GREY, PALETTE
 from hwsim.units import format_seconds
@@ -42,18 +43,25 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseVerdict:
+    """What binds one phase: ``parts`` are shares of the time, the largest first; its best case; what would move it."""
+
+    phase: str
+    parts: tuple[Part, ...]
+    bound: str
+    best: str
+    setting: str
+    moves: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """One model on one device in words; ``parts`` are shares of the time by binding resource, the largest first."""
+    """One model on one device, phase by phase; none where no case has a result."""
 
     model: str
     device: str
     first_form: bool
-    parts: tuple[Part, ...]
-    bound: str
-    phases: str
-    fastest: str
-    setting: str
-    moves: tuple[str, ...]
+    phases: tuple[PhaseVerdict, ...]
     ok: int
     failed: int
 
@@ -61,34 +69,31 @@ class Verdict:
 def verdicts(cases: pd.DataFrame, frame: pd.DataFrame, cards: Mapping[str, Card]) -> list[Verdict]:
     """One verdict per model and device in the order of the cases; ``frame`` holds detailed kernels."""
     hues = _hues(frame)
-    return [
-        _verdict((str(model), str(device)), group, _of_pair(frame, model, device), cards.get(str(device)), hues)
-        for (model, device), group in cases.groupby(["model", "device"], sort=False)
-    ]
+    judged = []
+    for (model, device), group in cases.groupby(["model", "device"], sort=False):
+        card = cards.get(str(device))
+        done = finished(group)
+        kernels = frame if frame.empty else frame[(frame["model"] == model) & (frame["device"] == device)]
+        phases = tuple(_phases(done, cases, kernels, card, hues))
+        simple = _is_simple(cards, str(device))
+        judged.append(Verdict(str(model), str(device), simple, phases, len(done), len(failed(group))))
+    return judged
 
 
-def _of_pair(frame: pd.DataFrame, model: object, device: object) -> pd.DataFrame:
-    return frame if frame.empty else frame[(frame["model"] == model) & (frame["device"] == device)]
-
-
-def _verdict(
-    names: tuple[str, str], cases: pd.DataFrame, kernels: pd.DataFrame, card: Card | None, hues: Mapping[str, str]
-) -> Verdict:
-    done = finished(cases)
-    shares = mean_shares(kernels)
-    return Verdict(
-        model=names[0],
-        device=names[1],
-        first_form=card is not None and card.first_form,
-        parts=tuple(Part(name, share, hues.get(name, GREY)) for name, share in shares.items() if share >= SHOWN),
-        bound=_bound(shares, kernels, card),
-        phases=_phases(kernels),
-        fastest=_fastest(done),
-        setting=_setting(done, cases),
-        moves=tuple(_moves(shares)),
-        ok=len(done),
-        failed=len(failed(cases)),
-    )
+def _phases(
+    done: pd.DataFrame, cases: pd.DataFrame, kernels: pd.DataFrame, card: Card | None, hues: Mapping[str, str]
+) -> Iterator[PhaseVerdict]:
+    """A verdict per executed phase; the best case of a job of several phases stands with the first of them."""
+    best = {str(phase): _best(group, cases) for phase, group in done.groupby("phase", sort=False)}
+    several = len(best) > 1 or not set(best) <= set(kernels.get("phase", []))
+    for phase in list(dict.fromkeys(kernels.get("phase", []))) or list(best):
+        alike = kernels if kernels.empty else kernels[kernels["phase"] == phase]
+        shares = mean_shares(alike)
+        parts = tuple(Part(name, share, hues.get(name, GREY)) for name, share in shares.items() if share >= SHOWN)
+        job = phase if phase in best else next(iter(best), "")
+        figure, setting = best.pop(job, ("", ""))
+        text = f"{job}: {figure}" if several and job != phase and figure else figure
+        yield PhaseVerdict(str(phase), parts, _bound(shares, alike, card), text, setting, tuple(_moves(shares)))
 
 
 def _hues(frame: pd.DataFrame) -> dict[str, str]:
@@ -115,7 +120,7 @@ def _bound(shares: Mapping[str, float], kernels: pd.DataFrame, card: Card | None
     close = None if card is None else closeness(name, kernels[kernels["bound"] == name], card)
     roof = "bandwidth" if is_memory(name) else "peak rate"
     near = f", at {close:.0%} of its {roof}" if close is not None else ""
-    return f"bound by {name} {shares[name]:.0%} of the time{near}"
+    return f"{name} {shares[name]:.0%} of the time{near}"
 
 
 def closeness(resource: str, bound: pd.DataFrame, card: Card) -> float | None:
@@ -139,34 +144,14 @@ def closeness(resource: str, bound: pd.DataFrame, card: Card) -> float | None:
     return None
 
 
-def _phases(kernels: pd.DataFrame) -> str:
-    """What binds each phase, where there are several."""
-    if kernels.empty or kernels["phase"].nunique() < 2:
-        return ""
-    told = []
-    for phase, group in kernels.groupby("phase", sort=False):
-        shares = mean_shares(group)
-        name = next(iter(shares), "")
-        told.append(f"{phase}: {name} {shares.get(name, 0.0):.0%}")
-    return "; ".join(told)
-
-
-def _fastest(done: pd.DataFrame) -> str:
-    """The figures of the best case."""
-    if done.empty:
-        return ""
+def _best(done: pd.DataFrame, cases: pd.DataFrame) -> tuple[str, str]:
+    """The case of the highest throughput, or of the least latency where there are no tokens: figure and inputs."""
     rates = pd.to_numeric(done["tokens_per_s"], errors="coerce")
+    best = done.iloc[int(rates.argmax() if rates.notna().any() else done["latency_s"].argmin())]
+    time, inputs = format_seconds(float(best["latency_s"])), workload_text(best.drop("phase"), cases)
     if rates.notna().any():
-        return f"{rates.max():,.4g} tokens/s"
-    return format_seconds(float(done["latency_s"].min()))
-
-
-def _setting(done: pd.DataFrame, cases: pd.DataFrame) -> str:
-    """The latency and the inputs of the best case."""
-    if done.empty:
-        return ""
-    best = done.iloc[_best(done)]
-    return ", ".join(filter(None, (format_seconds(float(best["latency_s"])), workload_text(best, cases))))
+        return f"{number_text(rates.max())} tokens/s", ", ".join(filter(None, (time, inputs)))
+    return time, inputs
 
 
 def _moves(shares: Mapping[str, float]) -> Iterator[str]:
@@ -203,33 +188,40 @@ def _unmodelled(frame: pd.DataFrame) -> Iterator[str]:
             yield f"{model}: {', '.join(sorted(set(rows['kernel'])))} (at most {worst:.2%} of a case's time)"
 
 
-def _best(done: pd.DataFrame) -> int:
-    """The position of the case of the highest throughput, or of the least latency where there are no tokens."""
-    rates = pd.to_numeric(done["tokens_per_s"], errors="coerce")
-    return int(rates.argmax() if rates.notna().any() else done["latency_s"].argmin())
-
-
-def headline(cases: pd.DataFrame) -> str:
-    """Which system is the fastest and which takes the least energy, models alike in this joined."""
+def headline(cases: pd.DataFrame, cards: Mapping[str, Card]) -> str:
+    """Which devices take the least time and energy, counted over pairs of model and phase."""
     done = finished(cases)
     if done.empty:
         return "No case has a result."
-    alike: dict[tuple[str, str], list[str]] = {}
-    for model, group in done.groupby("model", sort=False):
-        if group["device"].nunique() > 1:
-            frugal = group.iloc[int((group["energy_j"] / group["batch"]).argmin())]
-            alike.setdefault((str(group.iloc[_best(group)]["device"]), str(frugal["device"])), []).append(str(model))
+    groups = [group for _, group in done.groupby(["model", "phase"], sort=False)]
     told = []
-    for (fast, frugal_device), models in alike.items():
-        every = len(alike) == 1 and len(models) > 1
-        names = f"all {len(models)} models" if every else ", ".join(models)
-        energy = " and takes" if len(models) == 1 else " and take"
-        verb = "is" if len(models) == 1 else "are"
-        told.append(f"{names} {verb} fastest on {fast}{energy} the least energy per sequence on {frugal_device}")
-    text = "; ".join(told[:4])
-    return f"{text[:1].upper() if text.startswith('all') else text[:1]}{text[1:]}." if text else ""
+    for measure, name in (("latency_s", "Fastest"), ("energy_j", "Least energy")):
+        leaders = [device for device in (leader(group, measure) for group in groups) if device]
+        counts = sorted({device: leaders.count(device) for device in leaders}.items(), key=lambda item: -item[1])
+        named = [f"{device}, first form" if _is_simple(cards, device) else device for device, _ in counts]
+        if len(counts) == 1:
+            told.append(f"{name}: {named[0]}.")
+        elif counts:
+            listed = ", ".join(f"{label} ({number})" for label, (_, number) in zip(named, counts[:3], strict=False))
+            told.append(f"{name} (of {len(leaders)} pairs of model and phase): {listed}.")
+    return " ".join(told)
+
+
+def _is_simple(cards: Mapping[str, Card], device: str) -> bool:
+    return device in cards and cards[device].first_form
+
+
+def leader(cases: pd.DataFrame, measure: str) -> str:
+    """The device with the least ``measure`` in the geometric mean over the jobs that all devices did; "" without."""
+    if cases["device"].nunique() < 2:
+        return ""
+    jobs = [name for name in INPUTS if name in cases]
+    table = cases.pivot_table(index=jobs, columns="device", values=measure, aggfunc="min", sort=False).dropna()
+    if table.empty or (table <= 0).any(axis=None):
+        return ""
+    return str(np.log(table).mean().idxmin())
 
 
 def strip_key(rows: list[Verdict]) -> dict[str, str]:
     """The colours of all strips by resource."""
-    return {part.resource: part.colour for row in rows for part in row.parts}
+    return {part.resource: part.colour for row in rows for phase in row.phases for part in phase.parts}
