@@ -1,8 +1,8 @@
 """A graph in another number format than the one it was captured in.
 
-bf16, fp16 and fp32 replace the model's native format everywhere. int8 and fp8 quantise the weights of matrix products
-and convolutions and compute them in that format, activations and caches staying in 16 bits (W8A8 with 16-bit
-storage). int4 stores these weights in 4 bits and computes in 16 (W4A16).
+bf16, fp16 and fp32 replace the format that most weights were captured in, everywhere. int8 and fp8 quantise the
+weights of matrix products and convolutions and compute them in that format, activations and caches staying as they
+are (W8A8 with 16-bit storage). int4 stores these weights in 4 bits and computes in the captured format (W4A16).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import replace
 from hwsim.errors import InputError, Problem, nearest_name
 from hwsim.graph import Graph, Kind, Op, Role
 
-NATIVE = "bf16"
 EVERYWHERE = ("bf16", "fp16", "fp32")
 QUANTISED = ("int8", "fp8")
 STORED = ("int4",)
@@ -27,27 +26,37 @@ def check_precision(name: str) -> str:
     return name
 
 
+def native_format(graph: Graph) -> str:
+    """The floating format of most of the weights (of most tensors, where no weight is a float); bf16 without any."""
+    for tensors in (tuple(graph.of_role(Role.WEIGHT)), tuple(graph.tensors.values())):
+        formats = [tensor.dtype for tensor in tensors if tensor.dtype in EVERYWHERE]
+        if formats:
+            return max(EVERYWHERE, key=formats.count)
+    return "bf16"
+
+
 def in_precision(graph: Graph, name: str) -> Graph:
-    """``graph``, captured in bf16, in the format ``name``."""
-    if name == NATIVE:
+    """``graph`` in the format ``name``."""
+    native = native_format(graph)
+    if name == native:
         return graph
     if name in EVERYWHERE:
         tensors = {
-            key: replace(tensor, dtype=name) if tensor.dtype == NATIVE else tensor
+            key: replace(tensor, dtype=name) if tensor.dtype == native else tensor
             for key, tensor in graph.tensors.items()
         }
         return replace(graph, tensors=tensors)
-    quantised = _weights_of_products(graph)
+    quantised = _weights_of_products(graph, native)
     tensors = {
         key: replace(tensor, dtype=name) if graph.storage(key) in quantised else tensor
         for key, tensor in graph.tensors.items()
     }
-    compute = name if name in QUANTISED else NATIVE
+    compute = name if name in QUANTISED else native
     ops = tuple(_computing_in(op, compute) if _reads(graph, op, quantised) else op for op in graph.ops)
     return replace(graph, tensors=tensors, ops=ops)
 
 
-def _weights_of_products(graph: Graph) -> set[str]:
+def _weights_of_products(graph: Graph, native: str) -> set[str]:
     """Storages that only matrix products and convolutions read: these are quantised; an embedding table is not."""
     by_products, by_others = set[str](), set[str]()
     for op in graph.ops:
@@ -60,7 +69,7 @@ def _weights_of_products(graph: Graph) -> set[str]:
         for name in by_products - by_others
         if graph.tensors[name].role is Role.WEIGHT
         and len(graph.tensors[name].shape) > 1
-        and graph.tensors[name].dtype == NATIVE
+        and graph.tensors[name].dtype == native
     }
 
 

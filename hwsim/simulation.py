@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hwsim.capture import GraphModel, Model, find_model
 from hwsim.device import Device, load_device
@@ -14,13 +14,10 @@ from hwsim.errors import InputError
 from hwsim.fold import fold
 from hwsim.graph import Graph, Kind, Op, Role, Tensor
 from hwsim.mapper import Mapper, Policy
-from hwsim.precision import in_precision
+from hwsim.precision import in_precision, native_format
 from hwsim.registry import load_plugin
 from hwsim.result import PhaseResult, Result
 from hwsim.workload import Workload, integrate
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MAPPERS = "hwsim.mappers"
 
@@ -64,7 +61,10 @@ class Simulation:
         return (self._phase("prefill", load.prompt), *decode), rule.error
 
     def _phase(self, phase: str, prompt: int) -> PhaseResult:
-        graph = in_precision(self.model.capture(phase), self.workload.dtype)
+        captured = self.model.capture(phase)
+        if self.workload.batch != 1 and "batch" not in captured.symbols:
+            raise InputError(f"model '{self.model.name}' was captured with fixed sizes: its batch cannot be set")
+        graph = in_precision(captured, self.workload.dtype)
         graph = graph.bind(batch=self.workload.batch, prompt=prompt)
         if phase == "train":
             graph = with_optimizer(graph)
@@ -75,14 +75,14 @@ class Simulation:
 
 
 def estimate(
-    model: str | Graph | nn.Module,
+    model: str | Graph,
     device: str | Path | Device,
     *,
     phase: str | None = None,
     batch: int = 1,
     prompt: int = 2048,
     generate: int = 128,
-    dtype: str = "bf16",
+    dtype: str | None = None,
     mapper: str = "auto",
     spill: bool = False,
     overrides: Mapping[str, Any] | None = None,
@@ -92,10 +92,20 @@ def estimate(
 
     ``model``: a zoo name, a path to ``.onnx`` (with ``dims``), ``package.module:factory``, or a Graph. ``phase``: one
     of prefill, decode, generate, train, forward (default: decode for language models of the zoo, else forward).
+    ``dtype``: see `hwsim.precision` (default: as the graph is, bf16 for everything else).
     ``overrides`` change a zoo model's config. ``spill`` lets what does not fit overflow to the host.
     Raises subclasses of `hwsim.errors.HwsimError`.
     """
-    found = GraphModel(model) if isinstance(model, Graph) else find_model(str(model), overrides, dims)
+    if isinstance(model, Graph):
+        found: Model = GraphModel(model)
+    elif isinstance(model, str):
+        found = find_model(model, overrides, dims)
+    else:
+        raise InputError(
+            f"a model is a name or a Graph; got {type(model).__name__}: make one with hwsim.trace(module, args)"
+        )
+    if dtype is None:
+        dtype = native_format(model) if isinstance(model, Graph) else "bf16"
     if phase is None:
         phase = "decode" if "decode" in found.phases else "forward"
     made = device if not isinstance(device, str | Path) else load_device(device)

@@ -204,4 +204,4 @@ def explained(comparison: Comparison) -> str:
         format_seconds(comparison.measured) if comparison.quantity == "seconds" else f"{comparison.measured:.3g} J"
     )
     where = f"{comparison.op} {comparison.case} ({comparison.cache})"
-    return f"{where}: measured {measured}, predicted {ratio:.2f}x, thought bound by {comparison.bound}"
+    return f"{where}: measured {measured}, predicted {ratio:.2g}x, thought bound by {comparison.bound}"

@@ -66,17 +66,40 @@ def _fuse(graph: Graph, span: range) -> list[Group]:
             continue
         sources = {id(maker[s]): maker[s] for s in map(graph.storage, op.inputs) if s in maker}
         group = _joinable(graph, op, list(sources.values()))
+        absorbed = _absorbable(graph, op, list(sources.values()), group)
         if group is None:
             group = _opened(graph, op, turn)
             groups.append(group)
         elif not group.read:
             group.place = turn
+        for other in absorbed:
+            group.ops += other.ops
+            group.rows = group.rows or other.rows
+            groups.remove(other)
+            maker |= {storage: group for storage, made_by in maker.items() if made_by is other}
         _add(graph, op, index, group)
         for source in sources.values():
-            source.read = source.read or source is not group
+            source.read = source.read or (source is not group and source not in absorbed)
         for name in op.outputs:
             maker[graph.storage(name)] = group
-    return [Group(tuple(group.ops)) for group in sorted(groups, key=lambda group: group.place)]
+    return [Group(tuple(sorted(group.ops))) for group in sorted(groups, key=lambda group: group.place)]
+
+
+def _absorbable(graph: Graph, op: Op, sources: list[_Open], group: _Open | None) -> list[_Open]:
+    """Pointwise groups that nothing else reads and that ``op`` needs: they are computed where they are needed.
+
+    A copy that joins tensors also takes in what makes its parts.
+    """
+    if op.kind not in POINTWISE or (group is not None and group.read):
+        return []
+    elements = _elements(graph, op)
+    return [
+        source
+        for source in sources
+        if source is not group
+        and not (source.read or source.closed or source.epilogue_only or source.rows)
+        and (source.elements == elements or (op.kind is Kind.COPY and group is None and source.elements < elements))
+    ]
 
 
 def _opened(graph: Graph, op: Op, turn: int) -> _Open:

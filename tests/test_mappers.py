@@ -94,6 +94,28 @@ def test_a_norm_takes_its_neighbours(device):
     assert kernel.write_bytes == 64 * 4  # the sum is read by nobody else, the product is the result
 
 
+def test_parallel_branches_that_meet_are_one_kernel(device):
+    """x·cos and x·sin, made for their difference only, as in a rotary embedding."""
+    graph = graph_of(
+        pointwise("mul", ["x", "c"], "a"), pointwise("mul", ["x", "s"], "b"), pointwise("sub", ["a", "b"], "y")
+    )
+    (kernel,) = Fused().schedule(graph, device, Policy()).kernels
+    assert kernel.name == "mul+sub"
+    assert (kernel.read_bytes, kernel.write_bytes) == (3 * 256, 256)
+
+
+def test_a_branch_that_others_read_stays_its_own_kernel(device):
+    graph = graph_of(
+        pointwise("exp", ["x"], "e"),
+        product("e", "x", "p"),
+        pointwise("neg", ["x"], "n"),
+        pointwise("add", ["e", "n"], "s"),
+        product("s", "p", "q"),
+    )
+    kernels = Fused().schedule(graph, device, Policy()).kernels
+    assert [kernel.name for kernel in kernels] == ["exp", "matmul", "neg+add", "matmul"]
+
+
 def test_memory_in_use_peaks_at_the_peak(device):
     schedule = Eager().schedule(mlp(layers=6), device, Policy())
     assert len(schedule.in_use) == len(schedule.kernels)

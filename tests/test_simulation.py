@@ -127,3 +127,24 @@ def test_trace_file(tmp_path):
     assert len(events) == 18
     assert all(a["ts"] + a["dur"] <= b["ts"] + 1e-9 for a, b in itertools.pairwise(events))
     assert sum(event["dur"] for event in events) <= 1e6 * result.latency * (1 + 1e-9)
+
+
+def test_a_graph_keeps_its_format_unless_asked(tmp_path):
+    """A float32 graph costs twice the bytes of the same one in bf16, and says which it is."""
+    graph = mlp(2, 64, 8)
+    wide = in_precision(graph, "fp32")
+    as_it_is = estimate(wide, toy_device(tmp_path), mapper="recorded")
+    halved = estimate(wide, toy_device(tmp_path), mapper="recorded", dtype="bf16")
+    assert (as_it_is.workload.dtype, halved.workload.dtype) == ("fp32", "bf16")
+    assert as_it_is.traffic["hbm"] == 2 * halved.traffic["hbm"]
+    assert in_precision(wide, "bf16") == graph
+
+
+def test_fixed_sizes_refuse_a_batch(tmp_path):
+    with pytest.raises(InputError, match="batch cannot be set"):
+        estimate(mlp(), toy_device(tmp_path), batch=8)
+
+
+def test_a_module_is_traced_first(tmp_path):
+    with pytest.raises(InputError, match=r"hwsim\.trace"):
+        estimate(object(), toy_device(tmp_path))

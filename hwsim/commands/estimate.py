@@ -94,4 +94,10 @@ def top_kernels(rows: list[dict[str, Any]], latency: float) -> list[list[str]]:
 
 
 def _kernels(result: Result) -> list[dict[str, Any]]:
-    return [row for part in result.phases for row in part.rows()]
+    """The kernels of all phases; those of the sampled decode steps joined."""
+    joined: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in (row for part in result.phases for row in part.rows()):
+        first = joined.setdefault((row["phase"], row["path"], row["kernel"]), {**row, "launches": 0, "seconds": 0.0})
+        for name in ("launches", "seconds"):
+            first[name] += row[name]
+    return list(joined.values())
