@@ -178,12 +178,12 @@ def _add_dots(
     for dot in dots:
         traces.setdefault((dot.device, dot.model, dot.phase, dot.level), []).append(dot)
     for (device, model, phase, level), alike in traces.items():
-        trace = _dot_trace(alike, {"color": hues[model], "symbol": marks[phase]}, level, f"legend:{model}")
+        trace = _dot_trace(alike, {"color": hues[model], "symbol": marks[phase]}, level)
         panels.add(devices.index(device), trace)
     marker_keys(panels.figure, hues, marks)
 
 
-def _dot_trace(dots: list[_Dot], style: Mapping[str, object], level: str, group: str) -> go.Scatter:
+def _dot_trace(dots: list[_Dot], style: Mapping[str, object], level: str) -> go.Scatter:
     dots = sorted(dots, key=lambda dot: -dot.share)  # small ones on top
     size = {"size": [dot.share for dot in dots], "sizemode": "area", "sizeref": 1 / 18**2, "sizemin": 3}
     return go.Scatter(
@@ -194,8 +194,8 @@ def _dot_trace(dots: list[_Dot], style: Mapping[str, object], level: str, group:
         hovertext=[dot.text for dot in dots],
         hovertemplate=HOVERED,
         meta={"choice": level},
-        name=group.removeprefix("legend:"),
-        legendgroup=group,
+        name=plain(f"{dots[0].model}, {dots[0].phase}"),
+        legendgroup=f"legend:{dots[0].model}",
         showlegend=False,
     )
 

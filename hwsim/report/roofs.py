@@ -110,15 +110,17 @@ class Roofs:
         )
 
 
-def rate_of(card: Card, dtype: str, unit: str = "matmul") -> float:
-    """The peak of a unit in a format, else in the narrowest format of the card that is no narrower; nan if none."""
-    bits = DTYPES[dtype].bits if dtype in DTYPES else 32
+def rate_of(card: Card, name: str, unit: str = "matmul") -> float:
+    """The peak of a unit in a format, else in the narrowest of its kind or float that is no narrower; nan if none."""
+    wanted = DTYPES.get(name, DTYPES["fp32"])
     for rates in (card.matmul, card.vector) if unit == "matmul" else (card.vector, card.matmul):
-        if dtype in rates:
-            return rates[dtype]
-        wider = {name: rate for name, rate in rates.items() if name in DTYPES and DTYPES[name].bits >= bits}
-        if wider:
-            return wider[min(wider, key=lambda name: DTYPES[name].bits)]
+        if name in rates:
+            return rates[name]
+        wider = [fmt for fmt in map(DTYPES.__getitem__, rates.keys() & DTYPES.keys()) if fmt.bits >= wanted.bits]
+        for kind in (wanted.kind, "float"):
+            alike = [fmt for fmt in wider if fmt.kind == kind]
+            if alike:
+                return rates[min(alike, key=lambda fmt: fmt.bits).name]
     return max([*card.matmul.values(), *card.vector.values()], default=float("nan"))
 
 
