@@ -73,15 +73,18 @@ class Kernel:
 class Placement:
     """Where tensors live: for each storage the shares of its bytes in the memories that hold it.
 
-    Storages that are not named live in ``default``.
+    Storages that are not named (activations) live in ``default``, but for the share that ``elsewhere`` names.
     """
 
     default: str
     shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, storage: str) -> Mapping[str, float]:
         """Memory name -> share of the bytes of ``storage``."""
-        return self.shares.get(storage, {self.default: 1.0})
+        if storage in self.shares:
+            return self.shares[storage]
+        return {self.default: 1.0 - sum(self.elsewhere.values()), **self.elsewhere}
 
     def flows(self, work: Work) -> tuple[Flow, ...]:
         """The traffic of ``work`` by memory, accesses alike in memory, role and pattern joined."""

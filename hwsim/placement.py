@@ -36,6 +36,7 @@ def place(graph: Graph, works: Iterable[tuple[Work, int]], card: Card, use: Usag
     peak = dict.fromkeys(room, 0.0)
     _take(room, peak, default, min(use.peak_activations, room[default]))
     overflow = use.peak_activations - peak[default]
+    elsewhere = {HOST: overflow / use.peak_activations} if overflow > 0 else {}
     shares: dict[str, Mapping[str, float]] = {}
     homes = _homes_of_residents(card)
     for storage, nbytes in _by_use(graph, works):
@@ -48,8 +49,9 @@ def place(graph: Graph, works: Iterable[tuple[Work, int]], card: Card, use: Usag
         if not policy.spill or card.link("host") is None:
             raise DoesNotFitError(graph.name, needed, needed - overflow, f"the memories of {card.name}")
         peak[HOST] = overflow
-    kept = {storage: share for storage, share in shares.items() if share != {default: 1.0}}
-    return Placed(Placement(default, kept), peak, tuple(_notes(peak, card)))
+    at_home = {default: 1.0} if not elsewhere else {}
+    kept = {storage: share for storage, share in shares.items() if share != at_home}
+    return Placed(Placement(default, kept, elsewhere), peak, tuple(_notes(peak, card)))
 
 
 def _home_of_activations(card: Card, use: Usage) -> str:

@@ -63,3 +63,12 @@ def test_the_second_tier_takes_what_is_used_least(tmp_path):
     found = placed(graph, device)
     assert found.placement.shares == {"idle": {"ddr": 1.0}}
     assert "overflowed from hbm to ddr" in found.notes[0]
+
+
+def test_activations_that_overflow_move_over_the_link(tmp_path):
+    """A tenth of them has room: nine tenths of their traffic belong to the host."""
+    graph = mlp(layers=3, width=16, rows=4096)
+    need = usage(graph).peak_activations
+    device = toy_device(tmp_path, memories__hbm__capacity=f"{need / 10} B", memories__ddr__capacity="1 MB")
+    shares = placed(graph, device, spill=True).placement.of("h1")
+    assert shares == {"hbm": pytest.approx(0.1), "host": pytest.approx(0.9)}
