@@ -42,6 +42,7 @@ MAX_PANELS = 9
 DEPTH = 30  # how far below the smallest total the axis goes
 HEIGHT = 30  # times the largest total; larger memories are not drawn
 REACH = 64  # how many times beyond the last simulated size a total is continued
+BETWEEN = "simulated sizes"
 STEPS = 8  # drawn points between two simulated ones
 CLOSE = 1.6  # ratio below which the names of two capacities would overlap
 
@@ -57,13 +58,19 @@ class _Capacity:
 
 @dataclass(frozen=True, slots=True)
 class _Wall:
-    """The bytes of a model by role over the swept size, at one value of the other axis, and the memories around."""
+    """The bytes of a model by role over the swept size, in one phase and at one value of the other axis."""
 
     panel: int
+    phase: str
     other: int
     roles: pd.DataFrame
     total: pd.Series
     capacities: tuple[_Capacity, ...]
+
+    @property
+    def choice(self) -> dict[str, str]:
+        """Which button shows it."""
+        return {"choice": f"{self.phase} {self.other}"}
 
     @property
     def end(self) -> float:
@@ -91,8 +98,8 @@ def capacity_figure(cases: pd.DataFrame, cards: Mapping[str, Card]) -> go.Figure
     figure = panels.figure
     figure.update_xaxes(axis.ticks(start, end), range=[log10(start / 1.15), log10(end * 1.05)])
     figure.update_yaxes(log_axis("Bytes in use (B)"), range=_heights(walls))
-    labels = {str(value): f"{axis.other} {count_text(value)}" for value in axis.others}
-    figure.update_layout(updatemenus=toggle_menu(figure, labels, str(axis.others[-1])))
+    labels = _labels(done, axis)
+    figure.update_layout(updatemenus=toggle_menu(figure, labels, list(labels)[-1]))
     return finish(figure, panels.height, _notes(done, models), {"Bytes": LINES})
 
 
@@ -125,11 +132,22 @@ def _walls(done: pd.DataFrame, models: Sequence[object], axis: Axis, cards: Mapp
     highest = float(sized[list(ROLES)].sum(axis=1).max())
     memories = [memory for memory in _memories(cards) if memory.nbytes < HEIGHT * highest]
     for panel, model in enumerate(models):
-        for other, group in sized[sized["model"] == model].groupby(axis.other):
+        for (phase, other), group in sized[sized["model"] == model].groupby(["phase", axis.other], sort=False):
             roles = group.groupby("_size")[list(ROLES)].max()
             total = roles.sum(axis=1)
             met = tuple(_Capacity(m.label, m.nbytes, crossing(total, m.nbytes)) for m in memories)
-            yield _Wall(panel, int(str(other)), roles, total, met)
+            yield _Wall(panel, str(phase), int(str(other)), roles, total, met)
+
+
+def _labels(done: pd.DataFrame, axis: Axis) -> dict[str, str]:
+    """The buttons in order: every phase, where there are several, with every value of the other axis."""
+    phases = list(dict.fromkeys(done["phase"]))
+    prefix = "{}, " if len(phases) > 1 else ""
+    return {
+        f"{phase} {value}": f"{prefix.format(phase)}{axis.other} {count_text(value)}"
+        for phase in phases
+        for value in axis.others
+    }
 
 
 def _memories(cards: Mapping[str, Card]) -> Iterator[_Capacity]:
@@ -150,13 +168,13 @@ def _traces(wall: _Wall, axis: Axis, span: tuple[float, float]) -> Iterator[go.S
         yield _capacity_line(wall, index, span)
     for role in ROLES:
         if (wall.roles[role] > 0).any():
-            yield _line(role, wall.roles[role], axis, wall.other)
-    yield _line("total", wall.total, axis, wall.other)
+            yield _line(role, wall.roles[role], axis, wall)
+    yield _line("total", wall.total, axis, wall)
     yield _beyond(wall)
     yield _crossings(wall, axis)
 
 
-def _line(name: str, values: pd.Series, axis: Axis, other: int) -> go.Scatter:
+def _line(name: str, values: pd.Series, axis: Axis, wall: _Wall) -> go.Scatter:
     """Simulated bytes as dots, on a line that is straight between them; on logarithmic axes that takes more points."""
     points = [(float(str(size)), float(value)) for size, value in values.items()]
     simulated = {size for size, _ in points}
@@ -164,7 +182,7 @@ def _line(name: str, values: pd.Series, axis: Axis, other: int) -> go.Scatter:
     texts = [
         hover(
             f"{name}: {format_quantity(nbytes, 'B')}",
-            {**axis.facts(size, other), "": "" if size in simulated else "between simulated sizes"},
+            {"phase": wall.phase, **axis.facts(size, wall.other), "between": "" if size in simulated else BETWEEN},
         )
         for size, nbytes in drawn
     ]
@@ -174,12 +192,12 @@ def _line(name: str, values: pd.Series, axis: Axis, other: int) -> go.Scatter:
         mode="lines+markers",
         line=LINES[name],
         marker={"size": [6 if size in simulated else 0 for size, _ in drawn], "opacity": 1},
-        name=f"{name}, {axis.other} {count_text(other)}",
+        name=f"{name}, {wall.phase}, {axis.other} {count_text(wall.other)}",
         legendgroup=f"legend:{name}",
         showlegend=False,
         hovertext=texts,
         hovertemplate=HOVERED,
-        meta={"choice": other},
+        meta=wall.choice,
     )
 
 
@@ -204,7 +222,7 @@ def _beyond(wall: _Wall) -> go.Scatter:
         legendgroup="legend:total",
         showlegend=False,
         hovertemplate="continued linearly beyond the simulated sizes<extra></extra>",
-        meta={"choice": wall.other},
+        meta=wall.choice,
     )
 
 
@@ -222,7 +240,7 @@ def _crossings(wall: _Wall, axis: Axis) -> go.Scatter:
         showlegend=False,
         hovertext=[hover(f"full from here: {label}", axis.facts(size, wall.other)) for label, _, size in met],
         hovertemplate=HOVERED,
-        meta={"choice": wall.other},
+        meta=wall.choice,
     )
 
 
@@ -246,7 +264,7 @@ def _capacity_line(wall: _Wall, index: int, span: tuple[float, float]) -> go.Sca
         name=f"capacity of {name}",
         showlegend=False,
         hovertemplate=f"capacity of {name}<extra></extra>",
-        meta={"choice": wall.other},
+        meta=wall.choice,
     )
 
 
@@ -261,8 +279,8 @@ def _heights(walls: Sequence[_Wall]) -> list[float]:
 
 def _notes(done: pd.DataFrame, models: Sequence[object]) -> Iterator[str]:
     yield (
-        "Resident bytes of weights and state, and the most bytes of activations alive; the largest over devices and "
-        "phases. A cross marks the size from which a memory alone is too small; dotted: continued linearly."
+        "Resident bytes of weights and state, and the most bytes of activations alive; the largest over "
+        "devices. A cross marks the size from which a memory alone is too small; dotted: continued linearly."
     )
     count = done["model"].nunique()
     if count > len(models):

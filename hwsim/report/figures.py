@@ -95,15 +95,26 @@ def _annotated(figure: go.Figure) -> go.Figure:
     return copy
 
 
+def _still(figure: go.Figure) -> go.Figure:
+    """The figure without its buttons; what they show at first is said in its notes."""
+    shown = [menu.buttons[menu.active].label for menu in figure.layout.updatemenus]
+    if not shown:
+        return figure
+    copy = go.Figure(figure)
+    notes = [*notes_of(figure), f"Shown: {', '.join(shown)}; the others are in the .html."]
+    return copy.update_layout(updatemenus=[], meta={"notes": notes})
+
+
 def _image(figure: go.Figure, suffix: str) -> bytes:
     advice = "pip install 'hwsim[static]', and Chrome or Chromium on this machine; .html and .json need neither"
     try:
         import kaleido  # noqa: F401
     except ImportError:
         raise InputError(Problem(f"a {suffix} image needs kaleido", expected=advice)) from None
-    image = _annotated(figure).update_layout(paper_bgcolor="#ffffff")
+    image = _annotated(_still(figure)).update_layout(paper_bgcolor="#ffffff")
     try:
         data: bytes = image.to_image(format=suffix[1:], width=WIDTH, height=image.layout.height, scale=2)
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(Problem(f"a {suffix} image cannot be made: {error}", expected=advice)) from None
+        reason = " ".join(str(error).split())
+        raise InputError(Problem(f"a {suffix} image cannot be made: {reason}", expected=advice)) from None
     return data

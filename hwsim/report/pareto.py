@@ -176,7 +176,7 @@ def _text(row: pd.Series, best: bool) -> str:
         f"{format_quantity(float(row['energy_per_sequence']), 'J')} per sequence or image",
         "peak memory": format_quantity(float(row["peak_memory_bytes"]), "B"),
         "throughput": f"{number_text(tokens)} tokens/s" if tokens == tokens else "",
-        "": "on the front" if best else "dominated",
+        "Pareto": "on the front" if best else "dominated",
     }
     return hover(f"{row['model']} on {row['device']}", facts)
 

@@ -222,7 +222,7 @@ def _notes(done: pd.DataFrame, shown: pd.DataFrame, groups: pd.DataFrame) -> Ite
 def _outside_notes(outside: list[_Dot]) -> Iterator[str]:
     if outside:
         yield (
-            f"{len(outside)} dots beyond {BEYOND} times the last ridge point are left out: "
+            f"Dots beyond {BEYOND} times the last ridge point, {len(outside)} of them, are left out: "
             "their kernels hardly touch that memory."
         )
 

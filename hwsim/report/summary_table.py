@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -46,42 +46,47 @@ def _prefixed(unit: str) -> Callable[[float], str]:
     return lambda value: format_quantity(value, unit)
 
 
-FIGURES = (
+FIRST = (
     _Column("latency", "s", "latency_s", format_seconds),
     _Column("energy", "J", "energy_j", _prefixed("J")),
     _Column("throughput", "tokens/s", "tokens_per_s", number_text),
-    _Column("bandwidth", "B/s", "bandwidth_bytes_per_s", _prefixed("B/s")),
     _Column("peak memory", "B", "peak_memory_bytes", _prefixed("B")),
+)
+LAST = (
+    _Column("bandwidth", "B/s", "bandwidth_bytes_per_s", _prefixed("B/s")),
     _Column("arithmetic", "FLOP", "flops", _prefixed("FLOP")),
 )
 
 
 def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
     """All cases, the failed ones among them; ``baseline`` names the device that ratios refer to."""
-    shown = cases.iloc[:MAX_ROWS]
     inputs = ["model", "device", *(name for name in INPUTS if name in cases and cases[name].nunique() > 1)]
-    figures = [column for column in FIGURES if column.name in cases and cases[column.name].notna().any()]
+    first, last = _present(FIRST, cases), _present(LAST, cases)
     ratios = _ratios(cases, baseline) if baseline else pd.DataFrame(index=cases.index)
     headers = [("case", ""), *((name, "tokens" if name in COUNTS[1:] else "") for name in inputs)]
-    headers += [(column.header, column.unit) for column in figures]
+    headers += [(column.header, column.unit) for column in first]
     headers += [(name, f"/ {baseline}") for name in ratios.columns]
-    headers += [("bound by", "")]
+    headers += [("bound by", ""), *((column.header, column.unit) for column in last)]
     lost = set(failed(cases).index)
-    rows = []
-    for (index, row), ratio in zip(shown.iterrows(), ratios.to_numpy(dtype=float), strict=False):
-        cells = [
-            Cell(str(row["case"]), key=str(row["case"]), number=True),
-            *(_input(name, row[name]) for name in inputs),
-        ]
+    rows: list[tuple[tuple[Cell, ...], str]] = []
+    for (index, row), ratio in zip(cases.iloc[:MAX_ROWS].iterrows(), ratios.to_numpy(dtype=float), strict=False):
+        number = str(row["case"])
+        cells = [Cell(number, key=number, number=True), *(_input(name, row[name]) for name in inputs)]
         if index in lost:
             rows.append((tuple(cells), str(row.get("error") or "failed")))
             continue
-        cells += [_figure(column, row[column.name]) for column in figures]
+        cells += [_figure(column, row[column.name]) for column in first]
         cells += [_ratio(float(value)) for value in ratio]
-        rows.append(((*cells, Cell(str(row.get("bound", "")))), ""))
+        cells += [Cell(str(row.get("bound", ""))), *(_figure(column, row[column.name]) for column in last)]
+        rows.append((tuple(cells), ""))
     note = f"The first {MAX_ROWS} of {len(cases)} cases; all are in cases.parquet." if len(cases) > MAX_ROWS else ""
     constant = {name: cases[name].iloc[0] for name in INPUTS if name in cases and name not in inputs}
     return Table(tuple(headers), tuple(rows), workload_text(constant), note)
+
+
+def _present(columns: Sequence[_Column], cases: pd.DataFrame) -> list[_Column]:
+    """The columns that hold anything."""
+    return [column for column in columns if column.name in cases and cases[column.name].notna().any()]
 
 
 def _input(name: str, value: object) -> Cell:

@@ -118,9 +118,9 @@ def _bound(shares: Mapping[str, float], kernels: pd.DataFrame, card: Card | None
         return ""
     name = next(iter(shares))
     close = None if card is None else closeness(name, kernels[kernels["bound"] == name], card)
-    roof = "bandwidth" if is_memory(name) else "peak rate"
+    roof = "bandwidth" if is_memory(name) else "peak"
     near = f", at {close:.0%} of its {roof}" if close is not None else ""
-    return f"{name} {shares[name]:.0%} of the time{near}"
+    return f"{name} {shares[name]:.0%}{near}"
 
 
 def closeness(resource: str, bound: pd.DataFrame, card: Card) -> float | None:
@@ -175,9 +175,12 @@ def warnings(cases: pd.DataFrame, frame: pd.DataFrame, cards: Mapping[str, Card]
         yield "Unmodelled ops", "; ".join(_unmodelled(frame)) + ". They are charged their bytes only."
     if len(finished(cases)) and frame.empty:
         yield "No kernels", "kernels.parquet is missing: charts of kernels and the shares of time are left out."
-    spilled = [note for note in cases.get("notes", pd.Series(dtype=str)).dropna() if "spilled" in note]
-    if spilled:
-        yield "Spilled", f"{len(spilled)} cases overflow to the host, such as: {spilled[0]}."
+    notes = cases.get("notes", pd.Series("", index=cases.index)).fillna("")
+    spilled = cases[notes.str.contains("spilled to the host")]
+    if len(spilled):
+        first = spilled.iloc[0]
+        example = f"{first['model']} on {first['device']} ({first['notes']})"
+        yield "Spilled", f"{len(spilled)} of {len(cases)} cases overflow to the host's memory, such as {example}."
 
 
 def _unmodelled(frame: pd.DataFrame) -> Iterator[str]:

@@ -154,7 +154,7 @@ class TestVerdict:
         (first, *_) = verdicts(stored.cases, detailed(stored.cases, stored.kernels), stored.cards)
         (phase,) = first.phases
         # Half of the time is bound by matmul, at 1e14 of 989.4e12 FLOP/s.
-        assert phase.bound == "matmul 50% of the time, at 10% of its peak rate"
+        assert phase.bound == "matmul 50%, at 10% of its peak"
         assert phase.moves[0] == "2× matmul rate: −25% time"
         assert phase.best == "1,000 tokens/s"
         assert (first.ok, first.failed) == (5, 1)
