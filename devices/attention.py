@@ -1,4 +1,4 @@
-"""What attention really needs: the scores inside a causal triangle and a sliding window."""
+"""What a kernel really needs where the counted work is more: masked scores, and groups of a convolution's gradient."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def needed_scores(q_len: int, kv_len: int, causal: bool, window: int = 0) -> flo
 
 
 def needed_share(kernel: Kernel) -> float:
-    """The share of an attention kernel's full square that is not masked (1 for other kernels)."""
+    """The share of an attention's full square that is not masked; 1/groups for the gradient of a convolution's weight,
+    which torch's formula counts as if it were dense; 1 for other kernels."""
+    if kernel.kind is Kind.CONV and kernel.attrs.get("direction") == "grad_weight":
+        return 1.0 / kernel.size("groups", 1)
     if kernel.kind is not Kind.ATTENTION:
         return 1.0
     q_len, kv_len = kernel.size("q_len", 1), kernel.size("kv_len", 1)
@@ -31,7 +34,7 @@ def needed_share(kernel: Kernel) -> float:
 
 
 def needed_work(kernel: Kernel) -> Work:
-    """The kernel's work with masked scores left out of the arithmetic."""
+    """The kernel's work without the arithmetic that no kernel does."""
     work, share = kernel.work, needed_share(kernel)
     return Work(
         share * work.matmul_flops,

@@ -147,12 +147,16 @@ def _scan(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
 
 
 def _gather(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:
-    """A warp per run: short runs leave lanes idle, and runs that are no whole 16-byte loads take smaller ones."""
+    """A warp per run: short runs leave lanes idle, and runs that are no whole 16-byte loads take smaller ones.
+
+    Runs below the cache's granularity cost as much as one of it: the traffic counts them as whole grains already.
+    """
     flow = max((flow for flow in kernel.flows if flow.granule), key=lambda flow: flow.nbytes, default=None)
     if flow is None:
         return chip.stream(kernel.nbytes)
-    filled = flow.granule / (ceil(flow.granule / WARP_BYTES) * WARP_BYTES)
-    return replace(chip.stream(kernel.nbytes), width=_aligned(flow.granule) * filled)
+    run = max(flow.granule, chip.cache.granularity)
+    filled = run / (ceil(run / WARP_BYTES) * WARP_BYTES)
+    return replace(chip.stream(kernel.nbytes), width=_aligned(run) * filled)
 
 
 def _reduce(chip: Chip, rates: Rates, kernel: Kernel) -> Plan:

@@ -64,9 +64,14 @@ def find_model(name: str, overrides: Mapping[str, Any] | None = None, dims: Mapp
 
     ``overrides`` change a preset's config; ``dims`` give the symbolic sizes of an ONNX file.
     """
-    if name.endswith(".onnx"):
+    zoo, onnx = ":" not in name and not name.endswith(".onnx"), name.endswith(".onnx")
+    if overrides and not zoo:
+        raise InputError(f"model '{name}' has no settings: only models of the zoo do (got {', '.join(overrides)})")
+    if dims and not onnx:
+        raise InputError(f"model '{name}' has no symbolic dims: only ONNX files do (got {', '.join(dims)})")
+    if onnx:
         return OnnxModel(Path(name), dims or {})
-    if ":" in name:
+    if not zoo:
         return FactoryModel(name)
     return ZooModel(find_preset(name), dict(overrides or {}))
 

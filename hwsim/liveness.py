@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.graph import Graph, Repeat, Role
 
+FloatArray: TypeAlias = npt.NDArray[np.float64]
 RESIDENT = (Role.WEIGHT, Role.BUFFER, Role.STATE)
 
 
@@ -33,11 +36,18 @@ class Usage:
 def usage(graph: Graph, absent: Collection[str] = ()) -> Usage:
     """The memory in use by a bound graph; storages in ``absent`` never reach memory (they stay in registers)."""
     resident = {str(role): graph.bytes_of(role) for role in RESIDENT}
-    change = np.zeros(len(graph.ops) + 1)
-    for span in _spans(graph, frozenset(absent)):
+    lives = _lives(graph, frozenset(absent)).values()
+    views = [_alive(len(graph.ops), _spans(lives, last)) for last in (False, True)]
+    return Usage(resident, tuple(float(value) for value in np.maximum(*views)))
+
+
+def _alive(ops: int, spans: Iterable[_Span]) -> FloatArray:
+    """Bytes alive while each of ``ops`` ops runs."""
+    change = np.zeros(ops + 1)
+    for span in spans:
         change[span.start] += span.nbytes
         change[span.stop] -= span.nbytes
-    return Usage(resident, tuple(float(value) for value in np.cumsum(change)[:-1]))
+    return np.cumsum(change)[:-1]
 
 
 @dataclass(slots=True)
@@ -49,6 +59,7 @@ class _Life:
     death: int
     region: Repeat | None
     kept: bool  # all iterations' copies are alive after the region
+    used_up: Repeat | None = None  # the region whose iterations read one copy each, for the last time
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +69,21 @@ class _Span:
     nbytes: float
 
 
-def _spans(graph: Graph, absent: frozenset[str]) -> Iterable[_Span]:
-    """Intervals of ops during which bytes are alive.
+def _spans(lives: Iterable[_Life], last: bool) -> Iterable[_Span]:
+    """Intervals of ops during which bytes are alive, in the first or the last iteration of every region.
 
-    A storage made once per iteration and read after the region (a saved activation, a gradient) exists count times:
-    in the last iteration, which is the fullest, count-1 copies are there from the start.
+    A storage made once per iteration and read after its region (a saved activation, a gradient) exists count times:
+    count-1 copies are there throughout the last iteration of the region that makes them, and throughout the first
+    one of the region that uses them up.
     """
-    for life in _lives(graph, absent).values():
+    for life in lives:
         yield _Span(life.birth, life.death + 1, life.nbytes)
         if life.kept and life.region is not None:
-            yield _Span(life.region.start, life.death + 1, (life.region.count - 1) * life.nbytes)
+            start = life.region.start if last else life.region.stop
+            stop = life.death + 1
+            if life.used_up is not None:
+                stop = life.used_up.start if last else life.used_up.stop
+            yield _Span(start, max(start, stop), (life.region.count - 1) * life.nbytes)
 
 
 def _lives(graph: Graph, absent: frozenset[str]) -> dict[str, _Life]:
@@ -87,7 +103,7 @@ def _lives(graph: Graph, absent: frozenset[str]) -> dict[str, _Life]:
             lives[storage] = _Life(graph.tensors[storage].nbytes, index, index, region, kept=False)
     for name, life in lives.items():
         if graph.tensors[name].role is Role.OUTPUT:
-            life.death, life.kept = len(graph.ops) - 1, life.region is not None
+            life.death, life.kept, life.used_up = len(graph.ops) - 1, life.region is not None, None
     return lives
 
 
@@ -97,8 +113,9 @@ def _read(graph: Graph, lives: dict[str, _Life], storage: str, index: int, regio
         return
     life.death = index
     outside = life.region is not None and region is not life.region
-    if outside and region is not None and storage not in region.shared:
-        life.kept = True
+    each = outside and region is not None and storage not in region.shared
+    life.kept = life.kept or each
+    life.used_up = region if each else None
 
 
 def _regions(graph: Graph) -> list[Repeat | None]:

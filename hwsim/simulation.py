@@ -14,7 +14,7 @@ from hwsim.errors import InputError
 from hwsim.fold import fold
 from hwsim.graph import Graph, Kind, Op, Role, Tensor
 from hwsim.mapper import Mapper, Policy
-from hwsim.precision import in_precision, native_format
+from hwsim.precision import EVERYWHERE, in_precision, native_format
 from hwsim.registry import load_plugin
 from hwsim.result import PhaseResult, Result
 from hwsim.workload import Workload, integrate
@@ -39,6 +39,8 @@ class Simulation:
             phases = ", ".join(self.model.phases)
             raise InputError(f"model '{self.model.name}' has no phase '{self.workload.phase}'; it has: {phases}")
         parts: tuple[PhaseResult, ...]
+        if self.workload.phase == "train" and self.workload.dtype not in EVERYWHERE:
+            raise InputError(f"training in {self.workload.dtype} is not modelled; formats: {', '.join(EVERYWHERE)}")
         if self.workload.phase == "generate":
             parts, error = self._generate()
         else:
@@ -96,6 +98,8 @@ def estimate(
     ``overrides`` change a zoo model's config. ``spill`` lets what does not fit overflow to the host.
     Raises subclasses of `hwsim.errors.HwsimError`.
     """
+    if isinstance(model, Graph) and (overrides or dims):
+        raise InputError("a Graph is as it is: overrides and dims belong to names")
     if isinstance(model, Graph):
         found: Model = GraphModel(model)
     elif isinstance(model, str):

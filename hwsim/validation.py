@@ -179,7 +179,7 @@ def accuracy_page(measurements: Sequence[Measurements], tables: Mapping[str, pd.
     ]
     for found in measurements:
         lines += ["", f"## {found.name}", "", f"{len(found.rows)} rows in `kernels/measurements/{found.name}.csv`.", ""]
-        lines += [f"- {line}" for line in found.header]
+        lines += [f"- {line}" for line in dict.fromkeys(found.header)]
         lines += ["", *_markdown(tables[found.name])]
     return "\n".join(lines) + "\n"
 

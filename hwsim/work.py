@@ -127,7 +127,8 @@ LINEAR_RULES = frozenset({"linear", "retention", "gla", "ssd", "simple_gla"})
 DELTA_RULES = frozenset({"delta_rule", "gated_delta_rule", "kda", "gdn2"})
 SCAN_RULES = frozenset({"mamba1"})
 
-PRODUCTS = MATMUL_KINDS | {Kind.RECURRENCE}
+# How many leading inputs set the format that an op calculates in.
+FACTORS = {**dict.fromkeys(MATMUL_KINDS, 2), Kind.RECURRENCE: 1}
 
 Formula: TypeAlias = Callable[[Op, Graph], Arithmetic]
 _FORMULAS: dict[Kind, Formula] = {}
@@ -291,12 +292,13 @@ def work_of(op: Op, graph: Graph) -> Work:
 def compute_dtype(op: Op, graph: Graph) -> str:
     """The format that the op calculates in: its ``compute`` attribute, else its widest floating operand's.
 
-    A product calculates in the format of its two factors, whatever else it reads (a state) or writes (row sums).
+    A product calculates in the format of its two factors, whatever else it reads (a state) or writes (row sums); a
+    recurrence in that of its first operand, which is followed by states in the backward.
     """
     stated = op.text("compute")
     if stated:
         return stated
-    names = op.inputs[:2] if op.kind in PRODUCTS else (*op.inputs, *op.outputs)
+    names = op.inputs[: FACTORS[op.kind]] if op.kind in FACTORS else (*op.inputs, *op.outputs)
     formats = [dtype(graph.tensors[name].dtype) for name in names]
     floats = [fmt for fmt in formats if fmt.kind not in ("int", "bool")]
     candidates = floats or formats
@@ -342,7 +344,7 @@ def _gather_accesses(op: Op, graph: Graph) -> Iterable[Access]:
     table, *indices = op.inputs
     picked = graph.tensors[table]
     element = dtype(picked.dtype).bytes_for(1)
-    nbytes = op.size("picks") * op.size("elements") * element
+    nbytes = min(op.size("picks") * op.size("elements") * element, picked.nbytes)
     yield Access(
         graph.storage(table),
         picked.role,

@@ -89,14 +89,17 @@ def _joined(graph: Graph, group: Group, absent: frozenset[str]) -> Work:
     works = [work_of(graph.ops[index], graph) for index in group.ops]
     if len(works) == 1:
         return works[0]
-    made = {graph.storage(name) for index in group.ops for name in graph.ops[index].outputs}
+    made: set[str] = set()
     moved: dict[tuple[str, bool], Access] = {}
-    for work in works:
+    for index, work in zip(group.ops, works, strict=True):
         for access in work.accesses:
+            # What the group has written whole it need not read again; a part written in place leaves the rest.
             inside = access.tensor in absent or (access.tensor in made and not access.write)
             key = (access.tensor, access.write)
             if not inside and (key not in moved or moved[key].nbytes < access.nbytes):
                 moved[key] = access
+        whole = (graph.tensors[name] for name in graph.ops[index].outputs)
+        made.update(tensor.name for tensor in whole if tensor.base is None)
     widest = max(works, key=lambda work: (work.matmul_flops, work.flops))
     return Work(
         sum(work.matmul_flops for work in works),
@@ -114,6 +117,8 @@ def _main(graph: Graph, group: Group) -> Op:
         for op in ops:
             if op.kind is kind:
                 return op
+    if len(ops) == 1:
+        return ops[0]
     return max(ops, key=lambda op: work_of(op, graph).nbytes)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from toys import mlp, mlps
 
 from hwsim.fold import fold, unfold
-from hwsim.graph import Kind, Op, Role, Tensor
+from hwsim.graph import Graph, Kind, Op, Role, Tensor
 from hwsim.graphfile import dump_graph, read_graph
 from hwsim.liveness import usage
 from hwsim.work import work_of
@@ -87,3 +87,32 @@ def test_peak_of_a_stack_is_two_layers_wide():
 def test_graph_file_round_trip():
     graph = fold(mlp(layers=6))
     assert read_graph(dump_graph(graph)) == graph
+
+
+def forward_and_backward(layers: int) -> Graph:
+    """A stack whose backward reads each layer's saved result, last layer first, and leaves a gradient per layer."""
+    graph = mlp(layers=layers)
+    tensors = dict(graph.tensors)
+    ops = list(graph.ops)
+    stream = f"y{layers - 1}"
+    for layer in reversed(range(layers)):
+        down, grad = f"d{layer}", f"g{layer}"
+        tensors[down] = Tensor(down, (8, 64), "bf16")
+        tensors[grad] = Tensor(grad, (64, 64), "bf16", Role.OUTPUT)
+        sizes = {"batch": 1, "m": 64, "n": 64, "k": 8}
+        ops.append(Op(Kind.MATMUL, (stream, f"h{layer}"), (grad,), sizes, "mm_weight"))
+        numel = {"function": "mul", "numel": 512}
+        ops.append(Op(Kind.ELEMENTWISE, (stream, f"r{layer}"), (down,), numel, "mul"))
+        ops.append(Op(Kind.ELEMENTWISE, (down,), (f"e{layer}",), {"function": "neg", "numel": 512}, "neg"))
+        tensors[f"e{layer}"] = Tensor(f"e{layer}", (8, 64), "bf16")
+        stream = f"e{layer}"
+    return replace(graph, tensors=tensors, ops=tuple(ops))
+
+
+@pytest.mark.parametrize("layers", [6, 20])
+def test_peak_of_training_is_the_same_folded(layers):
+    """Saved activations go while gradients come: the peak is that of the graph written out."""
+    graph = forward_and_backward(layers)
+    small = fold(graph)
+    assert len(small.repeats) == 2
+    assert usage(small).peak_activations == pytest.approx(usage(graph).peak_activations, rel=0.02)

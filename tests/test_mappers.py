@@ -120,3 +120,13 @@ def test_memory_in_use_peaks_at_the_peak(device):
     schedule = Eager().schedule(mlp(layers=6), device, Policy())
     assert len(schedule.in_use) == len(schedule.kernels)
     assert max(schedule.in_use) == pytest.approx(sum(schedule.peak.values()))
+
+
+def test_a_state_read_before_it_is_updated_is_read(device):
+    """state · x, then state += x in place: the old value comes from memory once, the new one goes there once."""
+    update = Op(Kind.ELEMENTWISE, ("state", "a"), ("state",), {"function": "add", "numel": 64}, "add_")
+    graph = graph_of(pointwise("mul", ["state", "x"], "a"), update)
+    state = Tensor("state", (8, 8), "fp32", Role.STATE)
+    graph = Graph("g", {**graph.tensors, "state": state}, graph.ops)
+    (kernel,) = Fused().schedule(graph, device, Policy()).kernels
+    assert (kernel.read_bytes, kernel.write_bytes) == (2 * 256, 256)

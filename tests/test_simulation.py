@@ -148,3 +148,16 @@ def test_fixed_sizes_refuse_a_batch(tmp_path):
 def test_a_module_is_traced_first(tmp_path):
     with pytest.raises(InputError, match=r"hwsim\.trace"):
         estimate(object(), toy_device(tmp_path))
+
+
+@pytest.mark.parametrize("ignored", [{"dims": {"batch": 2}}, {"overrides": {"layers": 2}}])
+def test_nothing_asked_is_ignored(tmp_path, ignored):
+    with pytest.raises(InputError):
+        estimate(mlp(), toy_device(tmp_path), **ignored)
+    with pytest.raises(InputError):
+        estimate("module:factory", toy_device(tmp_path), **ignored)
+
+
+def test_training_in_a_quantised_format_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not modelled"):
+        estimate("resnet-18", "nvidia-h200", phase="train", dtype="int8")

@@ -147,3 +147,23 @@ def test_nothing_is_silently_free(kind, attrs):
 def test_a_second_formula_for_a_kind_is_refused():
     with pytest.raises(GraphError, match="exists already"):
         formula(Kind.MATMUL)(lambda op, graph: None)
+
+
+def test_a_recurrence_backward_calculates_in_the_format_of_its_forward():
+    operands = [
+        ("grad", (1, 8, 2, 4), "bf16", A),
+        ("grad_state", (1, 2, 4, 4), "fp32", A),
+        ("q", (1, 8, 2, 4), "bf16", A),
+    ]
+    attrs = {"rule": "gla", "batch": 1, "tokens": 8, "heads": 2, "d_k": 4, "d_v": 4, "chunk": 8, "backward": True}
+    assert work(Kind.RECURRENCE, operands, [("dq", (1, 8, 2, 4), "bf16", A)], attrs).dtype == "bf16"
+
+
+def test_a_gather_reads_no_more_than_its_table():
+    found = work(
+        Kind.GATHER,
+        [("table", (8, 4), "fp32", W), ("ids", (1000,), "int64", A)],
+        [("y", (1000, 4), "fp32", A)],
+        {"picks": 1000, "elements": 4},
+    )
+    assert found.bytes_of_role(W) == 8 * 4 * 4

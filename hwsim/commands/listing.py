@@ -68,7 +68,8 @@ def _devices() -> Rows:
             say(f"hwsim: {name} does not load: {error}")
             continue
         main = card.main
-        fastest = max(card.matmul.values(), default=max(card.vector.values(), default=0.0))
+        rates = card.matmul or card.vector
+        usual = next((name for name in ("bf16", "fp16", "int8", "fp32") if name in rates), "")
         rows.append(
             {
                 "name": name,
@@ -77,7 +78,8 @@ def _devices() -> Rows:
                 "memory": main.name,
                 "capacity_bytes": main.capacity,
                 "bandwidth_bytes_per_s": main.bandwidth,
-                "peak_flops_per_s": fastest,
+                "peak_flops_per_s": rates.get(usual, 0.0),
+                "dtype": usual,
                 "form": "peaks only" if card.first_form else "full",
             }
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 2.0  # what takes longer shows its progress
 PLAIN_S = 5.0  # between two lines of progress where there is no terminal
+TELLING = 0.05  # the share of the cases after which their pace is known
 SHOWN = 60  # rows of a table for people
 
 
@@ -120,7 +121,7 @@ def _telling(rows: list[dict[str, Any]]) -> list[str]:
 
 def _figures(rows: list[dict[str, Any]]) -> list[str]:
     figures = ["latency_s", "tokens_per_s", "energy_j", "bandwidth_bytes_per_s", "peak_memory_bytes", "bound"]
-    return [*figures, "error"] if any(row["error"] for row in rows) else figures
+    return figures + [name for name in ("notes", "error") if any(row[name] for row in rows)]
 
 
 def _say_rest(count: int) -> None:
@@ -156,9 +157,10 @@ class _Lines:
             say(f"hwsim: {progress.doing}")
             return
         ended, left = progress.cached + progress.done, progress.total - progress.cached - progress.done
-        seconds = (now - self._started) / max(progress.done, 1) * left
         counts = f"{progress.cached} cached, {progress.failed} failed"
-        say(f"hwsim: {ended} of {progress.total} cases ({counts}), about {format_seconds(seconds)} left")
+        telling = progress.done >= TELLING * (progress.done + left)
+        rest = f", about {format_seconds((now - self._started) / progress.done * left)} left" if telling else ""
+        say(f"hwsim: {ended} of {progress.total} cases ({counts}){rest}")
 
 
 class _Bar:

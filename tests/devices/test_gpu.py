@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from hwsim.device import load_device
 from hwsim.devices.gpu import Gpu
 from hwsim.errors import CardError
+from hwsim.graph import Graph, Kind, Op, Tensor
 from hwsim.kernel_spec import spec_kernel
-from hwsim.mapper import Launch
+from hwsim.mapper import Kernel, Launch, Placement
 from hwsim.testing import roofline_seconds
+from hwsim.work import work_of
 
 NAMES = ("nvidia-h200", "nvidia-h100-sxm", "nvidia-a100-80gb", "nvidia-a6000", "nvidia-rtx-4090")
 GPUS = {name: load_device(name) for name in NAMES}
@@ -174,3 +176,24 @@ def test_all_that_a_card_lacks_is_named_at_once():
         "card 'nvidia-h200' of family 'gpu' lacks parameters.launch_latency",
         "card 'nvidia-h200' of family 'gpu' lacks parameters.tile_m",
     ]
+
+
+def test_the_gradient_of_a_depthwise_weight_costs_about_its_forward():
+    """Each group meets its own channel only, whatever the FLOP counter says."""
+    sizes = {"batch": 8, "in_channels": 512, "out_channels": 512, "groups": 512, "in_size": (56, 56), "kernel": (3, 3)}
+    attrs = {**sizes, "out_size": (56, 56), "transposed": False}
+    shapes = {"x": (8, 512, 56, 56), "w": (512, 1, 3, 3), "y": (8, 512, 56, 56)}
+    tensors = {name: Tensor(name, shape, "bf16") for name, shape in shapes.items()}
+    took = []
+    for direction, inputs, output in (("forward", ("x", "w"), "y"), ("grad_weight", ("y", "x"), "w")):
+        op = Op(Kind.CONV, inputs, (output,), {**attrs, "direction": direction}, "conv")
+        work = work_of(op, Graph("conv", tensors, (op,)))
+        kernel = Kernel("conv", op.kind, op.attrs, work, Placement("hbm").flows(work))
+        took.append(H200.estimate(kernel).seconds)
+    assert took[1] < 10 * took[0]
+
+
+def test_short_runs_cost_no_more_than_a_grain():
+    """Picking single bf16 values is not slower than picking as many runs of 32 bytes."""
+    run = {"op": "gather_rows", "rows": 200_000, "table_bytes": 1 << 30}
+    assert seconds(H200, **run, row_bytes=2) <= seconds(H200, **run, row_bytes=32) * 1.01
