@@ -39,7 +39,7 @@ LINES = {
     "total": {"color": GREY, "width": 3},
 }
 MAX_PANELS = 9
-DEPTH = 30  # how far below the smallest total the axis goes
+DEPTH = 1000  # how far below the smallest total the axis may go
 HEIGHT = 30  # times the largest total; larger memories are not drawn
 REACH = 64  # how many times beyond the last simulated size a total is continued
 BETWEEN = "simulated sizes"
