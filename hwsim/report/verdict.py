@@ -69,11 +69,12 @@ class Verdict:
 def verdicts(cases: pd.DataFrame, frame: pd.DataFrame, cards: Mapping[str, Card]) -> list[Verdict]:
     """One verdict per model and device in the order of the cases; ``frame`` holds detailed kernels."""
     hues = _hues(frame)
+    of_pair = {} if frame.empty else dict(iter(frame.groupby(["model", "device"], sort=False)))
     judged = []
     for (model, device), group in cases.groupby(["model", "device"], sort=False):
         card = cards.get(str(device))
         done = finished(group)
-        kernels = frame if frame.empty else frame[(frame["model"] == model) & (frame["device"] == device)]
+        kernels = of_pair.get((model, device), frame.iloc[:0])
         phases = tuple(_phases(done, cases, kernels, card, hues))
         simple = _is_simple(cards, str(device))
         judged.append(Verdict(str(model), str(device), simple, phases, len(done), len(failed(group))))
