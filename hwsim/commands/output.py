@@ -6,14 +6,13 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from hwsim.units import format_quantity, format_seconds
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 WIDE = 1000  # columns of a table that goes into a pipe or a file
+GAP = 3  # characters between two columns
+FOLDED = 40  # characters above which a cell may take several lines
 TITLES = {  # of columns, where the name is not what people say
     "latency_s": "latency",
     "tokens_per_s": "tokens/s",
@@ -41,25 +40,27 @@ def print_json(data: object) -> None:
 def print_table(rows: Sequence[Sequence[object]], columns: Sequence[str], title: str = "") -> None:
     """A table on stdout below its title; columns of numbers are right-aligned."""
     from rich import box
+    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     if title:
         print(title)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    width = GAP
     for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in rows)
-        table.add_column(escape(column), justify="right" if numeric and rows else "left", overflow="fold")
+        cells = [str(row[index]) for row in rows]
+        longest = max(map(len, [column, *cells]))
+        numeric = bool(cells) and all(map(_is_number, cells))
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(escape(column), justify=justify, overflow="fold", no_wrap=longest <= FOLDED)
+        width += min(longest, FOLDED) + GAP
     for row in rows:
         table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
-    console().print(table)
-
-
-def console() -> Console:
-    """stdout, as wide as the terminal; what is not a terminal is never folded."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=WIDE, no_color=True)
+    stdout = Console() if sys.stdout.isatty() else Console(width=WIDE, no_color=True)
+    # A narrow terminal breaks the lines of a table; folding its numbers would make it unreadable.
+    stdout.width = max(stdout.width, width)
+    stdout.print(table, crop=False)
 
 
 def records(frame: Any) -> list[dict[str, Any]]:
@@ -100,8 +101,8 @@ def print_columns(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], tit
     print_table(cells, [TITLES.get(name, name) for name in columns], title)
 
 
-def _is_number(cell: object) -> bool:
-    text = str(cell).strip()
+def _is_number(cell: str) -> bool:
+    text = cell.strip()
     return not text or text[0].isdigit() or (text[0] in "+-." and text[1:2].isdigit())
 
 

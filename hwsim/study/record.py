@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,22 +12,21 @@ from typing import Any
 
 from hwsim.study.cases import Plan, Target, software
 from hwsim.study.results import card_data
-from hwsim.study.solve import Captured
+from hwsim.study.store import Summary
 
 PACKAGES = ("hwsim", "numpy", "pandas", "pyarrow", "torch")
 GIT_S = 5.0
 
 
-def run_record(
-    plan: Plan, models: Mapping[int, Captured], counts: Mapping[str, int], started: datetime, seconds: float
-) -> dict[str, Any]:
-    """The record of one run; ``models`` are those that were captured in it."""
+def run_record(plan: Plan, summary: Summary, cached: int, started: datetime, seconds: float) -> dict[str, Any]:
+    """The record of one run; ``cached`` cases were stored before it."""
+    counts = {"ok": summary.ok, "failed": summary.failed, "cached": cached, "left_out": plan.left_out}
     return {
         "study": plan.study.file.model_dump(mode="json", exclude_none=True),
         "file": plan.study.path,
         "folder": str(plan.study.folder.resolve()),
         "settings": list(plan.study.settings),
-        "counts": {"cases": len(plan.cases), **counts, "left_out": plan.left_out},
+        "counts": {"cases": len(plan.cases), **counts},
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "versions": {"python": platform.python_version(), **_versions()},
@@ -39,14 +37,9 @@ def run_record(
             name: {"identity": model.identity, "phases": list(model.phases)}
             for name, model in zip(plan.names, plan.models, strict=True)
         },
-        "unmodelled": {model.name: list(unmodelled_ops(model)) for model in models.values()},
+        "unmodelled": dict(summary.unmodelled),
         "systems": {target.label: _system(target) for target in plan.targets},
     }
-
-
-def unmodelled_ops(model: Captured) -> tuple[str, ...]:
-    """Ops of the model without a formula."""
-    return tuple(sorted({name for graph in model.graphs.values() for name in graph.unmodelled}))
 
 
 def _system(target: Target) -> dict[str, Any]:

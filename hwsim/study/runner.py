@@ -17,11 +17,10 @@ from hwsim.errors import HwsimError, InputError, StudyError
 from hwsim.graph import Graph
 from hwsim.study.cases import Case, Plan, expand
 from hwsim.study.pool import connect, run_cluster, run_here, run_processes
-from hwsim.study.record import run_record, unmodelled_ops
+from hwsim.study.record import run_record
 from hwsim.study.solve import Batch, Captured, parts_of, solve
 from hwsim.study.store import CASES, KERNELS, Store, finished_keys
 from hwsim.study.studyfile import read_study
-from hwsim.study.tables import FAILED, OK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,10 +114,10 @@ def run_study(
             else:
                 run_processes(batches, folder, tally.add, workers)
         finally:
-            counts = store.compact(plan)
+            stored = store.compact(plan)
             seconds = monotonic() - clock
-            store.write_run(run_record(plan, models, {**counts, "cached": tally.cached}, started, seconds))
-    return StudyRun(folder, counts[OK], counts[FAILED], tally.cached, plan.left_out, seconds)
+            store.write_run(run_record(plan, stored, tally.cached, started, seconds))
+    return StudyRun(folder, stored.ok, stored.failed, tally.cached, plan.left_out, seconds)
 
 
 def preview_study(
@@ -133,7 +132,7 @@ def preview_study(
     for batch in _batches(todo[:1], models, plan, 1):
         deque(solve(batch), maxlen=0)
     seconds = (monotonic() - clock) * len(todo) / (jobs or available_cpus())
-    unmodelled = {model.name: unmodelled_ops(model) for model in models.values() if unmodelled_ops(model)}
+    unmodelled = {model.name: model.unmodelled for model in models.values() if model.unmodelled}
     return Preview(plan, frozenset(finished), seconds, unmodelled)
 
 

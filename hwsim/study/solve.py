@@ -38,6 +38,11 @@ class Captured:
         """The graph of ``phase``."""
         return self.graphs[phase]
 
+    @property
+    def unmodelled(self) -> tuple[str, ...]:
+        """Ops without a formula, of all graphs."""
+        return tuple(sorted({name for graph in self.graphs.values() for name in graph.unmodelled}))
+
     def error(self, phase: str) -> str:
         """Why cases of ``phase`` cannot be simulated ("" where they can)."""
         return next((self.errors[part] for part in parts_of(phase) if part in self.errors), "")

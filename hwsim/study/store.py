@@ -12,7 +12,8 @@ changes from run to run, so that the same study gives the same bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -38,6 +39,25 @@ if TYPE_CHECKING:
 
 CASES, KERNELS, RUN, LOCK = "cases.parquet", "kernels.parquet", "run.json", ".lock"
 CHUNK = 500  # cases whose kernels are turned into columns at once
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many stored cases have figures and how many failed, and the ops without a formula by model."""
+
+    ok: int
+    failed: int
+    unmodelled: Mapping[str, list[str]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Summary:
+        """The summary of rows of cases."""
+        failed = sum(row["status"] == FAILED for row in rows)
+        names: dict[str, set[str]] = {}
+        for row in rows:
+            if row.get("unmodelled"):
+                names.setdefault(row["model"], set()).update(row["unmodelled"].split(", "))
+        return cls(len(rows) - failed, failed, {model: sorted(found) for model, found in names.items()})
 
 
 class Store:
@@ -69,8 +89,8 @@ class Store:
         for path in _journals(self.folder):
             path.unlink(missing_ok=True)
 
-    def compact(self, plan: Plan) -> dict[str, int]:
-        """Write the Parquet files from what is stored and journalled; returns how many cases are ok and failed."""
+    def compact(self, plan: Plan) -> Summary:
+        """Write the Parquet files from what is stored and journalled."""
         numbers = {case.key: case.number for case in plan.cases}
         old = _rows(self.folder)
         new: dict[str, Outcome] = {}
@@ -85,8 +105,7 @@ class Store:
         cases = table(columns_of(rows), CASE_COLUMNS)
         write_tables({self.folder / KERNELS: kernels, self.folder / CASES: cases})
         self._drop_journals()
-        failed = sum(row["status"] == FAILED for row in rows)
-        return {OK: len(rows) - failed, FAILED: failed}
+        return Summary.of(rows)
 
     def write_run(self, record: Mapping[str, Any]) -> None:
         """Write run.json."""

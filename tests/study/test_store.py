@@ -9,7 +9,7 @@ from hwsim.errors import InputError
 from hwsim.study import read_results, run_study
 from hwsim.study.files import Journal, lock, read_journal
 from hwsim.study.results import card_data, card_from
-from hwsim.study.store import CASES, KERNELS, LOCK, RUN, finished_keys
+from hwsim.study.store import CASES, KERNELS, LOCK, RUN, Summary, finished_keys
 from hwsim.study.tables import CASE_COLUMNS, KERNEL_COLUMNS
 
 
@@ -48,6 +48,15 @@ def test_the_record_says_what_was_run(folder, write):
     assert record["study"]["matrix"] == {"batch": [1, 2, 4], "prompt": [128, 1024]}
     assert record["systems"]["sn40l"]["figures"]["memories.hbm.bandwidth"]["value"] == 1.8e12
     assert record["systems"]["sn40l"]["figures"]["memories.hbm.bandwidth"]["mark"] == "paper"
+
+
+def test_ops_without_a_formula_stay_listed_when_all_is_stored():
+    rows = [
+        {"model": "a", "status": "ok", "unmodelled": "roll, flip"},
+        {"model": "a", "status": "ok", "unmodelled": "roll"},
+        {"model": "b", "status": "failed"},
+    ]
+    assert Summary.of(rows) == Summary(2, 1, {"a": ["flip", "roll"]})
 
 
 def test_cards_come_back_whole(folder):

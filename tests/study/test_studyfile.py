@@ -126,3 +126,9 @@ def test_every_study_that_ships_is_valid_and_names_its_schema():
     for file in files:
         assert file.read_text("utf-8").startswith("# yaml-language-server: $schema=../schemas/study.schema.json\n")
         assert read_study(file).file.study == file.stem
+
+
+def test_every_card_that_ships_names_its_schema():
+    for file in (ROOT / "devices" / "cards").glob("*.yaml"):
+        first = file.read_text("utf-8").partition("\n")[0]
+        assert first == "# yaml-language-server: $schema=../../schemas/card.schema.json", file
