@@ -1,0 +1,173 @@
+"""The GPU family: units with tensor cores behind one cache and one main memory, told what to do kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from hwsim.card import Card
+from hwsim.cost import Cost
+from hwsim.device import Tags
+from hwsim.devices.gpu.chip import REQUIRED, Chip
+from hwsim.devices.gpu.constants import CONSTANTS, Constant
+from hwsim.devices.gpu.families import family_of
+from hwsim.devices.gpu.family import Family
+from hwsim.devices.gpu.loads import Columns, Loads
+from hwsim.devices.gpu.outside import Outside, Sent
+from hwsim.devices.gpu.power import Power
+from hwsim.devices.gpu.timing import Array, Timing
+from hwsim.mapper import Kernel, Launch
+
+
+class State(StrEnum):
+    """What the device did before a kernel, as far as it matters to its time.
+
+    ``run``: in the middle of a model, operands where the flows say, at clocks that power allows for ever. ``single``:
+    one launch on empty caches, timed from event to event. ``replay``: back to back with itself, so that operands
+    which fit in the cache are there already.
+    """
+
+    RUN = "run"
+    SINGLE = "single"
+    REPLAY = "replay"
+
+
+class Gpu:
+    """A GPU from its card: seconds = launch + what the kernel's family makes of its sizes, more at the power limit.
+
+    The families' physics is in the modules beside this one, as functions of arrays, so that `estimate_all` takes
+    thousands of kernels at once.
+    """
+
+    parameters: ClassVar[Mapping[str, str]] = {
+        **REQUIRED,
+        **{name: constant.unit for name, constant in CONSTANTS.items()},
+        "registers_per_unit": "B",
+        "active_static_power": "W",
+        "tile_k_latency": "s",
+    }
+    tags: ClassVar[Tags] = Tags(graph_launch=True)
+
+    constants: ClassVar[Mapping[str, Constant]] = CONSTANTS
+
+    def __init__(self, card: Card, state: State = State.RUN, rotation: int = 1) -> None:
+        self.card = card
+        self.state = state
+        self.rotation = rotation
+        self.chip = Chip.of(card)
+        self._loads = Loads(card, self.chip)
+        self._outside = Outside(card, self.chip)
+        self._power = Power(card, self.chip, sustained=state is not State.SINGLE)
+
+    def timed(self, warm: bool, rotation: int = 1) -> Gpu:
+        """The same GPU as a benchmark sees it: ``warm``, kernels back to back with so many copies of their weights in
+        turn; else one launch on empty caches."""
+        return Gpu(self.card, State.REPLAY if warm else State.SINGLE, rotation)
+
+    def estimate(self, kernel: Kernel) -> Cost:
+        """The cost of ``kernel`` run alone; never less than the roofline of its flows."""
+        return self.estimate_all((kernel,))[0]
+
+    def estimate_all(self, kernels: Sequence[Kernel]) -> list[Cost]:
+        """The costs of ``kernels``, each run alone; those of one family are calculated together."""
+        costs: list[Cost | None] = [None] * len(kernels)
+        for batch in self.batches(kernels):
+            for place, cost in zip(batch.places, self.times(batch).costs(), strict=True):
+                costs[place] = cost
+        return cast("list[Cost]", costs)
+
+    def with_constants(self, values: Mapping[str, float]) -> Gpu:
+        """The same GPU in the same state with other values of some `CONSTANTS`."""
+        other = copy(self)
+        other.chip = replace(self.chip, fitted={**self.chip.fitted, **values})
+        other._power = Power(self.card, other.chip, sustained=self.state is not State.SINGLE)
+        return other
+
+    def host_seconds(self, kernel: Kernel) -> float:
+        """The host's time to issue ``kernel``: none where it is replayed from a graph."""
+        return self.card.parameter("host_launch_overhead") if kernel.launch is Launch.EAGER else 0.0
+
+    def batches(self, kernels: Sequence[Kernel]) -> list[Batch]:
+        """``kernels`` by family, with all that does not depend on the fitted constants."""
+        places: dict[Family, list[int]] = {}
+        for index, kernel in enumerate(kernels):
+            places.setdefault(family_of(kernel), []).append(index)
+        return [self._batch(family, tuple(at), [kernels[index] for index in at]) for family, at in places.items()]
+
+    def _batch(self, family: Family, places: tuple[int, ...], kernels: Sequence[Kernel]) -> Batch:
+        shapes = [family.shape(kernel) for kernel in kernels]
+        return Batch(
+            family,
+            places,
+            type(shapes[0])(*np.array(shapes, dtype=float).T),
+            self._loads.of(kernels),
+            np.array([kernel.launch is Launch.EAGER for kernel in kernels]),
+            [self._outside.of(kernel) for kernel in kernels],
+        )
+
+    def times(self, batch: Batch) -> Times:
+        """Time and energy of a batch with the constants of this GPU."""
+        chip = self.chip
+        load = batch.columns.load(chip, self.state is State.REPLAY, self.rotation)
+        timing = batch.family.timing(batch.shape, load, chip)
+        launch = np.where(batch.eager, chip["launch_latency"], chip["graph_launch_latency"])
+        if self.state is State.SINGLE:
+            launch = np.full(len(batch.places), chip["single_latency"])
+        copying = np.array([max(sent.busy.values(), default=0.0) for sent in batch.outside])
+        seconds = launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + np.maximum(timing.seconds, copying)
+        cached = load.read + load.write + timing.cache_again
+        served = load.main_read + load.main_write + timing.main_again
+        joules = self._power.joules(load, timing, cached, served) + np.array([sent.joules for sent in batch.outside])
+        limited = self._power.limited(seconds, joules)
+        return Times(chip, batch, timing, limited, limited > seconds, joules, cached, served)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Kernels of one family as columns; ``places`` are their indices in the list that they come from."""
+
+    family: Family
+    places: tuple[int, ...]
+    shape: Any
+    columns: Columns
+    eager: Array
+    outside: Sequence[Sent]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What the kernels of a batch take: seconds (``throttled`` where power sets them), dynamic joules, bytes."""
+
+    chip: Chip
+    batch: Batch
+    timing: Timing
+    seconds: Array
+    throttled: Array
+    joules: Array
+    cached: Array
+    served: Array
+
+    def costs(self) -> list[Cost]:
+        """The costs of the kernels one by one."""
+        cache, main = self.chip.cache.name, self.chip.main.name
+        names = {"cache": cache, "main": main}
+        busy = [(names.get(name, name), values.tolist()) for name, values in self.timing.busy.items()]
+        columns = (self.seconds, self.throttled, self.joules, self.cached, self.served)
+        costs = []
+        for i, (sent, *row) in enumerate(zip(self.batch.outside, *(c.tolist() for c in columns), strict=True)):
+            seconds, throttled, joules, cached, served = row
+            spent = {name: values[i] for name, values in busy if values[i] > 0.0} | dict(sent.busy)
+            traffic = {main: served, cache: cached, **sent.traffic}
+            costs.append(Cost(seconds, joules, traffic, spent, "power" if throttled else _bound(spent, seconds)))
+        return costs
+
+
+def _bound(busy: Mapping[str, float], seconds: float) -> str:
+    """What keeps a kernel from being done: its busiest resource, or latency where all of them wait half the time."""
+    name = max(busy, key=busy.__getitem__, default="latency")
+    return name if busy.get(name, 0.0) >= seconds / 2 else "latency"

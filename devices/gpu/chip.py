@@ -1,0 +1,87 @@
+"""The figures of one GPU that kernel families calculate with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwsim.card import Card, Memory
+from hwsim.devices.gpu.constants import CONSTANTS
+from hwsim.devices.gpu.timing import Array
+from hwsim.errors import CardError, Problem
+
+REQUIRED: Mapping[str, str] = {
+    "launch_latency": "s",
+    "graph_launch_latency": "s",
+    "host_launch_overhead": "s",
+    "max_bytes_in_flight_per_unit": "B",
+    "shared_memory_per_unit": "B",
+    "tile_m": "1",
+    "tile_n": "1",
+}
+"""Figures without which a GPU cannot be estimated."""
+
+# CUDA C++ Programming Guide: lanes of a warp, the widest load of a lane in bytes.
+LANES, LOAD_BYTES = 32, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A GPU's figures in SI units, sustained where they are bandwidths; ``fitted`` holds its `CONSTANTS`."""
+
+    units: int
+    clock: float
+    cache: Memory
+    main: Memory
+    shared: float
+    tile_m: int
+    tile_n: int
+    fitted: Mapping[str, float]
+
+    @classmethod
+    def of(cls, card: Card) -> Chip:
+        """The chip of ``card``; one `CardError` names all that it lacks."""
+        missing = [f"parameters.{name}" for name in REQUIRED if name not in card.parameters]
+        missing += [] if card.main.latency else [f"memories.{card.main.name}.latency"]
+        caches = [memory for memory in card.memories if memory.kind == "cache"]
+        if not caches:
+            missing.append("a memory of kind cache")
+        elif not caches[-1].latency:
+            missing.append(f"memories.{caches[-1].name}.latency")
+        if missing:
+            raise CardError(
+                *(Problem(f"card '{card.name}' of family '{card.family}' lacks {name}") for name in missing)
+            )
+        return cls(
+            units=int(card.units),
+            clock=card.clock,
+            cache=caches[-1],
+            main=card.main,
+            shared=card.parameter("shared_memory_per_unit"),
+            tile_m=int(card.parameter("tile_m")),
+            tile_n=int(card.parameter("tile_n")),
+            fitted={name: card.parameter(name, constant.neutral) for name, constant in CONSTANTS.items()},
+        )
+
+    def __getitem__(self, constant: str) -> float:
+        """The value of one of the `CONSTANTS`."""
+        return self.fitted[constant]
+
+    @property
+    def main_bandwidth(self) -> float:
+        """Sustained bandwidth of main memory in B/s."""
+        return self.main.bandwidth * self["main_share"]
+
+    @property
+    def cache_bandwidth(self) -> float:
+        """Sustained bandwidth of the cache in B/s."""
+        return self.cache.bandwidth * self["cache_share"]
+
+    def missing(self, footprint: Array) -> Array:
+        """The share of bytes that the cache lacks when kernels of so many bytes are replayed back to back.
+
+        None up to the cache's capacity, all from twice of it, since what is over displaces as much.
+        """
+        return np.clip(footprint / self.cache.capacity - 1.0, 0.0, 1.0)

@@ -1,0 +1,31 @@
+"""The fitted constants of a GPU: what each one is, its unit, its value as the datasheet has it, and where it may lie.
+
+They are parameters of a card like its other figures. A card gives those that a source states; `hwsim calibrate`
+writes all of them, fitted to measurements, into devices/calibrations/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """``neutral`` is what a card without calibration takes: an ideal device; fits stay within ``low`` and ``high``."""
+
+    unit: str
+    neutral: float
+    low: float
+    high: float
+    meaning: str
+
+
+CONSTANTS: Mapping[str, Constant] = {
+    "single_latency": Constant("s", 2.5e-6, 1e-6, 1e-5, "one launch by the host, between two events"),
+    "launch_latency": Constant("s", 2.5e-6, 5e-7, 1e-5, "one of many launches that the host has queued"),
+    "graph_launch_latency": Constant("s", 1.3e-6, 3e-7, 5e-6, "one kernel replayed from a recorded graph"),
+    "main_share": Constant("1", 1.0, 0.5, 1.0, "sustained share of the main memory's bandwidth"),
+    "cache_share": Constant("1", 1.0, 0.3, 1.5, "sustained share of the cache's bandwidth"),
+    "max_bytes_in_flight_per_unit": Constant("B", 32768.0, 4e3, 2e5, "bytes that a unit waits for at once"),
+}

@@ -1,0 +1,15 @@
+"""Which family times which kind of kernel."""
+
+from __future__ import annotations
+
+from hwsim.devices.gpu.family import Family
+from hwsim.devices.gpu.stream import STREAM
+from hwsim.graph import Kind
+from hwsim.mapper import Kernel
+
+FAMILIES: dict[Kind, Family] = {}
+
+
+def family_of(kernel: Kernel) -> Family:
+    """The family of ``kernel``: that of its kind, else a stream."""
+    return FAMILIES.get(kernel.kind, STREAM)

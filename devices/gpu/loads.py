@@ -1,0 +1,122 @@
+"""From kernels to the columns that families calculate with: arithmetic, rates, and bytes by level of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+from hwsim.card import Card
+from hwsim.devices.attention import needed_share
+from hwsim.devices.gpu.chip import Chip
+from hwsim.devices.gpu.timing import Array, Load
+from hwsim.devices.rates import FMA_FLOPS, Rate, Rates
+from hwsim.dtypes import dtype
+from hwsim.graph import Role
+from hwsim.mapper import Flow, Kernel
+from hwsim.work import Pattern
+
+ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, as libraries do
+NONE = Rate("", 1.0, 0.0)
+SCATTERED = (Pattern.GATHER, Pattern.SCATTER)
+
+
+class Columns(NamedTuple):
+    """What kernels ask for, whatever the cache holds: arithmetic as in `Load`, then bytes.
+
+    ``read`` and ``write`` go through the cache. Main memory is asked for ``weights`` and for other operands to
+    read (``main_read``) and to write (``main_write``), in whole grains; ``weight_bytes`` and ``other_bytes`` of it are
+    distinct.
+    """
+
+    matmul: Array
+    vector: Array
+    special: Array
+    matmul_rate: Array
+    vector_rate: Array
+    special_rate: Array
+    matmul_joules: Array
+    vector_joules: Array
+    special_joules: Array
+    read: Array
+    write: Array
+    weights: Array
+    main_read: Array
+    main_write: Array
+    weight_bytes: Array
+    other_bytes: Array
+
+    def load(self, chip: Chip, warm: bool, rotation: int) -> Load:
+        """The load with the cache empty, or ``warm``: kernels replayed, ``rotation`` copies of the weights in turn."""
+        lost = kept = np.ones_like(self.read)
+        if warm:
+            lost = chip.missing(rotation * self.weight_bytes + self.other_bytes)
+            kept = chip.missing(self.weight_bytes + self.other_bytes)
+        return Load(*self[:11], lost * self.weights + kept * self.main_read, kept * self.main_write)
+
+
+class Loads:
+    """Makes columns for the kernels of one card."""
+
+    def __init__(self, card: Card, chip: Chip) -> None:
+        self._rates = Rates(card)
+        self._main, self._cache = chip.main, chip.cache
+        self._vector: dict[str, tuple[Rate, Rate]] = {}
+
+    def of(self, kernels: Sequence[Kernel]) -> Columns:
+        """One entry of each column for each kernel."""
+        return Columns(*np.array([self._row(kernel) for kernel in kernels]).T)
+
+    def _row(self, kernel: Kernel) -> tuple[float, ...]:
+        work, share = kernel.work, needed_share(kernel)
+        matmul = self._rates.matmul(work.dtype) if work.matmul_flops else NONE
+        vector, special = self._vector_rates(work.dtype)
+        return (
+            share * work.matmul_flops,
+            share * work.vector_flops,
+            share * work.special_ops,
+            matmul.flops,
+            vector.flops / FMA_FLOPS,
+            special.flops,
+            matmul.joules,
+            vector.joules,
+            special.joules,
+            *self._bytes(kernel),
+        )
+
+    def _vector_rates(self, name: str) -> tuple[Rate, Rate]:
+        """The rates and energies of vector work and special functions on operands of a format."""
+        if name not in self._vector:
+            fmt = dtype(name)
+            wide = ACCUMULATOR if fmt.kind in ("float", "block") and fmt.bits < dtype(ACCUMULATOR).bits else name
+            self._vector[name] = self._rates.vector(wide), self._rates.special(wide)
+        return self._vector[name]
+
+    def _bytes(self, kernel: Kernel) -> tuple[float, ...]:
+        """The byte columns of `Columns`, in their order."""
+        read = write = weights = main_read = main_write = weight_bytes = other_bytes = 0.0
+        main, grain = self._main, self._cache.granularity
+        for flow in kernel.flows:
+            scattered = flow.pattern in SCATTERED
+            through = _in_grains(flow, grain, scattered or flow.pattern is Pattern.STRIDED)
+            served = _in_grains(flow, main.granularity, scattered) if flow.memory == main.name else 0.0
+            if flow.write:
+                write, main_write = write + through, main_write + served
+            elif flow.role is Role.WEIGHT:
+                read, weights = read + through, weights + served
+            else:
+                read, main_read = read + through, main_read + served
+            if served and flow.role is Role.WEIGHT and not flow.write:
+                weight_bytes += flow.nbytes
+            elif served:
+                other_bytes += flow.nbytes
+        return read, write, weights, main_read, main_write, weight_bytes, other_bytes
+
+
+def _in_grains(flow: Flow, grain: float, apart: bool) -> float:
+    """The bytes of a flow in whole grains, where its runs lie ``apart``."""
+    if not apart or not flow.granule:
+        return flow.nbytes
+    return flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain
