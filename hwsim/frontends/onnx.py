@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from math import prod
 from pathlib import Path
 
 from onnx import GraphProto, ModelProto, NodeProto, shape_inference
@@ -40,6 +41,7 @@ from hwsim.frontends.onnx_run import run
 from hwsim.graph import Graph, Role, Tensor
 
 _UNKNOWN = Value(None, None)
+_LONGEST_SHAPE = 2**20
 
 
 def load_onnx(path: str | os.PathLike[str], dims: Mapping[str, int] | None = None, name: str | None = None) -> Graph:
@@ -62,14 +64,14 @@ def load_onnx(path: str | os.PathLike[str], dims: Mapping[str, int] | None = Non
 
 def _graph(model: ModelProto, given: Mapping[str, int], name: str) -> Graph:
     dims = Dims(model.graph, given)
-    inputs = {value.name: dims.input_value(value) for value in dims.inputs}
+    values = {value.name: dims.input_value(value) for value in dims.inputs}
     draft = Draft(
         versions={"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import},
-        inputs=frozenset(inputs),
+        inputs=frozenset(values),
         outputs=frozenset(value.name for value in model.graph.output),
         readers=_readers(model.graph),
-        stated=_stated(model, dims, inputs),
-        values=dict(inputs),
+        stated=_stated(model, dims, values),
+        values=values,
     )
     for tensor in model.graph.initializer:
         draft.enter(tensor, tensor.name)
@@ -98,12 +100,16 @@ def _readers(graph: GraphProto) -> dict[str, list[str]]:
     return readers
 
 
-def _stated(model: ModelProto, dims: Dims, inputs: Mapping[str, Value]) -> Callable[[str], Value]:
+def _stated(model: ModelProto, dims: Dims, values: Mapping[str, Value]) -> Callable[[str], Value]:
     """What the file states about a value, else what onnx infers; inference runs only when somebody asks."""
+    inputs = dict(values)
     stated = {value.name: dims.concrete(value) for value in (*model.graph.value_info, *model.graph.output)}
 
     @cache
     def inferred() -> dict[str, Value]:
+        # onnx makes one axis for every element of what might be a shape, however many these are.
+        if any(len(known.shape or ()) == 1 and prod(known.shape or ()) > _LONGEST_SHAPE for known in values.values()):
+            return {}
         copy = ModelProto()
         copy.CopyFrom(model)
         for value in copy.graph.input:

@@ -31,6 +31,9 @@ def read(path: Path) -> ModelProto:
         raise GraphError("is no ONNX model, or a truncated one") from None
     if not model.opset_import or not (model.graph.node or model.graph.output):
         raise GraphError("is no ONNX model: it has no graph or names no operator set")
+    for imported in model.opset_import:
+        if not 1 <= imported.version < 2**31:
+            raise GraphError(f"imports version {imported.version} of the operators '{imported.domain or 'ai.onnx'}'")
     for tensor in _tensors(model):
         if prod(tensor.dims) > FEW:
             for field in _DATA_FIELDS:

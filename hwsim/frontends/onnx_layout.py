@@ -334,6 +334,8 @@ def _spans(node: Node, axes: list[int]) -> list[float]:
 
 @rule("GridSample")
 def _grid_sample(node: Node) -> None:
-    n, c = node.shape()[:2]
+    n, c, *sizes = node.shape()
     grid = node.shape(1)
-    _sample(node, node.operands(), node.text("mode", "linear"), (n, c, *grid[1:-1]), grid[-1])
+    if grid[-1] != len(sizes):
+        raise GraphError(f"{node.where}: a grid of {grid[-1]} coordinates does not suit {len(sizes)} axes")
+    _sample(node, node.operands(), node.text("mode", "linear"), (n, c, *grid[1:-1]), len(sizes))

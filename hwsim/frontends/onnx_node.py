@@ -194,6 +194,7 @@ class Node:
         """The number format of input ``index``."""
         found = self.input(index).dtype
         if found is None:
+            self.shape(index)  # what is not known at all is refused as such
             raise UnsupportedOpError(f"{self.where}: input '{self.name(index)}' holds strings")
         return found
 

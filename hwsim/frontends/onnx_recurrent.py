@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from hwsim.errors import GraphError
 from hwsim.frontends.onnx_node import Node, Shape, rule
 from hwsim.graph import Kind, Repeat
 
@@ -31,6 +32,8 @@ def _recurrent(node: Node) -> None:
     data = node.shape()
     steps, batch = (data[1], data[0]) if swapped else data[:2]
     directions, _, hidden = node.shape(2)
+    if directions not in (1, 2):
+        raise GraphError(f"{node.where}: {directions} directions; expected 1 or 2")
     cell = _Cell(steps, batch, data[2], hidden, directions, _GATES[node.key])
     states = (batch, directions, hidden) if swapped else (directions, batch, hidden)
     node.give(0, (batch, steps, directions, hidden) if swapped else (steps, directions, batch, hidden))

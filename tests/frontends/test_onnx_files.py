@@ -261,3 +261,34 @@ def test_damaged_files_never_raise_anything_else(tmp_path: Path, seed: int, line
             refused += 1
             assert "\n" not in str(error)
     assert refused > 20
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**31])
+def test_impossible_operator_sets_are_refused(tmp_path: Path, version: int) -> None:
+    path = saved(tmp_path / "o.onnx", [helper.make_node("Relu", ["x"], ["y"])], [info("x", [4])], [info("y", None)])
+    model = onnx.load(path)
+    model.opset_import[0].version = version
+    onnx.save(model, path)
+    with pytest.raises(GraphError, match=f"imports version {version} of the operators 'ai.onnx'"):
+        hwsim.load_onnx(path)
+
+
+def test_a_shape_of_endless_rank_is_not_inferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integers without number that may be a shape: onnx would give its result as many axes."""
+    nodes = [helper.make_node("Expand", ["x", "sizes"], ["wide"]), helper.make_node("Relu", ["wide"], ["y"])]
+    inputs = [info("x", [1]), info("sizes", [2**40], INT64)]
+    path = saved(tmp_path / "h.onnx", nodes, inputs, [info("y", None)])
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", lambda *_, **__: pytest.fail("onnx was asked"))
+    with pytest.raises(UnsupportedOpError, match="needs the shape of 'wide'"):
+        hwsim.load_onnx(path)
+
+
+def test_an_input_of_which_nothing_is_known_does_not_hold_strings(tmp_path: Path) -> None:
+    """The rule asks for the format of the unknown operand alone."""
+    nodes = [
+        helper.make_node("Magic", ["x"], ["t"], domain="mine", name="m"),
+        helper.make_node("CastLike", ["x", "t"], ["y"], name="r"),
+    ]
+    path = saved(tmp_path / "k.onnx", nodes, [info("x", [4, 8])], [info("y", None)])
+    with pytest.raises(UnsupportedOpError, match=r"node 'r' .* leaves unknown"):
+        hwsim.load_onnx(path)

@@ -331,6 +331,25 @@ def test_recurrent_layers_run_their_steps(net: Net) -> None:
     assert graph.bytes_of(Role.WEIGHT) == graph.parameters * 4
 
 
+@pytest.mark.parametrize("directions", [0, 3])
+def test_recurrent_layers_have_one_direction_or_two(net: Net, directions: int) -> None:
+    net.feed("x", 7, 2, 5)
+    net.hold(weight("w", directions, 12, 5))
+    net.hold(weight("r", directions, 12, 3))
+    net.add("LSTM", ["x", "w", "r"], ["y"], hidden_size=3)
+    with pytest.raises(GraphError, match=f"{directions} directions; expected 1 or 2"):
+        net.load("y")
+
+
+@pytest.mark.parametrize("coordinates", [2**40, 3, 1])
+def test_a_grid_names_as_many_coordinates_as_there_are_axes(net: Net, coordinates: int) -> None:
+    net.feed("x", 1, 3, 8, 8)
+    net.feed("grid", 1, 4, 4, coordinates)
+    net.add("GridSample", ["x", "grid"], ["y"])
+    with pytest.raises(GraphError, match=f"a grid of {coordinates} coordinates does not suit 2 axes"):
+        net.load("y")
+
+
 def test_convolutions(net: Net) -> None:
     """A depthwise stride 2, then a transposed one that doubles the map: 2 x 2 taps meet each input position."""
     net.feed("x", 2, 8, 16, 16)
