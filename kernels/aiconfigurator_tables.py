@@ -1,0 +1,202 @@
+"""What the Parquet tables of AIConfigurator hold, as kernels of the interchange.
+
+How each was run is read from its collector (ai-dynamo/aiconfigurator 095f58a, folder collector/):
+
+- GEMM: one graph holds `rotation` linear layers with a weight each, vLLM and SGLang 6, TensorRT-LLM up to 5 (as many
+  as exceed the L2). vLLM and TensorRT-LLM give all the same activations, SGLang gives each its own. fp8 is per tensor
+  or per token and quantises its bf16 activations within the time. int8 and int4 weights with 16-bit activations,
+  blockwise fp8 and nvfp4 have no equivalent in the interchange and are left out.
+- Attention: one graph holds one call, on the same operands each time; what fits the L2 is found there. The new keys and
+  values are written to the paged cache within the time (TensorRT-LLM also rotates them). Context is causal over
+  `isl` + `step` positions; generation attends to `step` cached ones and its own. Windows and fp8 caches are left
+  out. Encoder attention is not causal and has no cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwsim.errors import InputError, Problem
+from hwsim.measurements import Measurement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MILLISECOND = 1e-3
+BF16_BYTES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who measured a table: system, framework and its version."""
+
+    system: str
+    framework: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Columns of a table that have become specs: lists of one length, and what all rows share."""
+
+    specs: list[dict[str, Any]]
+    milliseconds: list[float]
+    kernels: list[str]
+    rotation: int = 1
+    rotates_inputs: bool = False
+    companions: list[tuple[Mapping[str, Any], ...]] = field(default_factory=list)
+
+    def measurements(self) -> Iterator[Measurement]:
+        """One measurement a row, in seconds."""
+        companions: Iterable[tuple[Mapping[str, Any], ...]] = self.companions or [()] * len(self.specs)
+        for spec, latency, kernel, also in zip(self.specs, self.milliseconds, self.kernels, companions, strict=True):
+            seconds = latency * MILLISECOND
+            yield Measurement(spec, None, seconds, None, self.rotation, self.rotates_inputs, also, kernel)
+
+
+Convert = Callable[["pd.DataFrame", Origin], Iterable[Rows]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One kind of table: its folder and file name, the columns it needs, the ops that it can give and how."""
+
+    family: str
+    name: str
+    ops: tuple[str, ...]
+    columns: tuple[str, ...]
+    method: str
+    convert: Convert
+
+
+TABLES: list[Table] = []
+
+
+def table(family: str, name: str, ops: str, columns: str, method: str) -> Callable[[Convert], Convert]:
+    """Register the reader of a kind of table; ``ops`` and ``columns`` are separated by spaces."""
+
+    def register(convert: Convert) -> Convert:
+        TABLES.append(Table(family, name, tuple(ops.split()), tuple(columns.split()), method, convert))
+        return convert
+
+    return register
+
+
+def table_rows(table: Table, file: Path, origin: Origin) -> Iterator[Measurement]:
+    """The measurements of one file; `InputError` where it cannot be read or lacks a column."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise InputError(Problem(f"cannot be read: {error}", str(file))) from None
+    missing = [name for name in (*table.columns, "kernel_source", "latency") if name not in frame]
+    if missing:
+        expected = ", ".join((*table.columns, "kernel_source", "latency"))
+        raise InputError(Problem(f"column '{missing[0]}' is missing", str(file), expected=expected))
+    for rows in table.convert(frame[frame["latency"] > 0], origin):
+        yield from rows.measurements()
+
+
+def specs(op: str, columns: Mapping[str, pd.Series | str | int | bool]) -> list[dict[str, Any]]:
+    """The specs of a table's rows: a column gives each row its integer, anything else is the same in all."""
+    lists = {name: column.astype(int).tolist() for name, column in columns.items() if hasattr(column, "astype")}
+    same = {name: column for name, column in columns.items() if name not in lists}
+    return [{"op": op, **dict(zip(lists, sizes, strict=True)), **same} for sizes in zip(*lists.values(), strict=True)]
+
+
+def rows_of(frame: pd.DataFrame, made: list[dict[str, Any]], **conditions: Any) -> Rows:
+    """The rows of ``frame`` with the specs made of them."""
+    return Rows(made, frame["latency"].tolist(), frame["kernel_source"].astype(str).tolist(), **conditions)
+
+
+GEMM_COPIES = {"vllm": 6, "sglang": 6, "trtllm": 5}
+GEMM_FORMATS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8"}
+
+
+@table("gemm", "gemm_perf", "matmul", "gemm_dtype m n k", "a graph of `rotation` layers, each with its own weight")
+def _gemm(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    for given, fmt in GEMM_FORMATS.items():
+        part = frame[frame["gemm_dtype"] == given]
+        made = specs("matmul", {"m": part["m"], "n": part["n"], "k": part["k"], "batch": 1, "dtype": fmt})
+        yield rows_of(
+            part,
+            made,
+            rotation=GEMM_COPIES[origin.framework],
+            rotates_inputs=origin.framework == "sglang",
+            companions=[_quantised(spec) for spec in made] if fmt == "fp8" else [],
+        )
+
+
+def _quantised(spec: Mapping[str, int]) -> tuple[Mapping[str, Any], ...]:
+    """Activations from bf16 to fp8: 2 bytes read and 1 written, the traffic of a copy of 1.5 bytes an element."""
+    return (_copy(3 * spec["m"] * spec["k"] // 2),)
+
+
+def _copy(nbytes: int) -> Mapping[str, Any]:
+    return {"op": "copy_d2d", "bytes": max(1, nbytes)}
+
+
+ATTENTION = "batch_size isl num_heads num_key_value_heads head_dim attn_dtype kv_cache_dtype step"
+ONE_CALL = "a graph of one call on the same operands, the write of new keys and values included"
+
+
+@table("attention", "context_attention_perf", "attention_prefill", ATTENTION, ONE_CALL)
+def _context(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    part = _full_bf16(frame, origin)
+    heads = {"batch": part["batch_size"], "heads": part["num_heads"], "kv_heads": part["num_key_value_heads"]}
+    lengths = {"q_len": part["isl"], "kv_len": part["isl"] + part["step"]}
+    made = specs(
+        "attention_prefill", {**heads, "head_dim": part["head_dim"], **lengths, "causal": True, "dtype": "bf16"}
+    )
+    yield rows_of(part, made, companions=[_cached(spec, spec["q_len"]) for spec in made])
+
+
+@table("attention", "generation_attention_perf", "attention_decode", ATTENTION, ONE_CALL)
+def _generation(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    part = _full_bf16(frame, origin)
+    heads = {"batch": part["batch_size"], "heads": part["num_heads"], "kv_heads": part["num_key_value_heads"]}
+    made = specs(
+        "attention_decode",
+        {**heads, "head_dim": part["head_dim"], "kv_len": part["isl"] + part["step"], "dtype": "bf16"},
+    )
+    yield rows_of(part, made, companions=[_cached(spec, 1) for spec in made])
+
+
+def _full_bf16(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
+    """Rows without a window, in bf16 throughout, with whole groups of heads and values as wide as keys.
+
+    SGLang's rows of head_dim 192 have values of 128, which the table does not say.
+    """
+    keep = (frame["attn_dtype"] == "bfloat16") & (frame["kv_cache_dtype"] == "bfloat16")
+    keep &= frame["num_heads"] % frame["num_key_value_heads"] == 0
+    if "window_size" in frame:
+        keep &= frame["window_size"] == 0
+    if origin.framework == "sglang":
+        keep &= frame["head_dim"] != 192
+    return frame[keep]
+
+
+def _cached(spec: Mapping[str, int], tokens: int) -> tuple[Mapping[str, Any], ...]:
+    """The copy of new keys and values into the cache."""
+    return (_copy(2 * BF16_BYTES * spec["batch"] * tokens * spec["kv_heads"] * spec["head_dim"]),)
+
+
+@table(
+    "encoder_attention",
+    "encoder_attention_perf",
+    "attention_prefill",
+    "batch_size isl num_heads head_dim attn_dtype",
+    "a graph of one call on the same operands, not causal",
+)
+def _encoder(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    part = frame[frame["attn_dtype"] == "bfloat16"]
+    heads = {"batch": part["batch_size"], "heads": part["num_heads"], "kv_heads": part["num_heads"]}
+    lengths = {"q_len": part["isl"], "kv_len": part["isl"]}
+    made = specs(
+        "attention_prefill", {**heads, "head_dim": part["head_dim"], **lengths, "causal": False, "dtype": "bf16"}
+    )
+    yield rows_of(part, made)
