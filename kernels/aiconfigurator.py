@@ -6,8 +6,8 @@ makes measurements of those that the kernel interchange can express; nothing is 
     rows = read_tables("h200_sxm", ops=["matmul"]).rows
     tenth, rest = split_rows(rows)
 
-All are milliseconds per call by CUDA events around replays of a CUDA graph (ai-dynamo/aiconfigurator,
-collector/helper.py), so warm caches: see `hwsim.kernels.aiconfigurator_tables` for what each table covers.
+Kernels are timed by CUDA events around replays of a CUDA graph (ai-dynamo/aiconfigurator, collector/helper.py) after
+3 warm replays, so all are `seconds_warm`: `hwsim.kernels.aiconfigurator_tables` says what each table covers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def read_tables(
     home = lookup("system", system, {path.name: path for path in _systems(data)})
     wanted = _wanted(ops)
     rows: list[Measurement] = []
-    header = [f"source: {PACKAGE}, system {system}; milliseconds per call, CUDA events around replays of a CUDA graph"]
+    header = [f"source: {PACKAGE}, system {system}; CUDA events around replays of a CUDA graph unless told otherwise"]
     for table, file, origin in _found(home, framework, wanted):
         read = [row for row in table_rows(table, file, origin) if row.op in wanted]
         header.append(_headline(table, origin, read))
@@ -91,7 +91,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _systems(data: Path) -> list[Path]:
-    return [path for path in _folders(data) if path.name not in OTHER]
+    return [path for path in _folders(data) if path.name not in OTHER and any(path.glob("*/*/*/*.parquet"))]
 
 
 def _wanted(ops: Iterable[str] | None) -> frozenset[str]:

@@ -10,6 +10,15 @@ How each was run is read from its collector (ai-dynamo/aiconfigurator 095f58a, f
   values are written to the paged cache within the time (TensorRT-LLM also rotates them). Context is causal over
   `isl` + `step` positions; generation attends to `step` cached ones and its own. Windows and fp8 caches are left
   out. Encoder attention is not causal and has no cache.
+- Absorbed products of latent attention: a batched product per head between 128 and 512 features, one call a graph.
+- Linear attention: ten calls a graph (KDA: one) on the same operands, states in fp32; context kernels start from a
+  given state and return the last, KDA's also normalise and make the gate. Kernels that fuse the convolution or the
+  norm, grouped value heads, convolutions and speculative checks are left out. Mamba-2's scan is in none of the tables.
+- Collectives: nccl-tests, one process, all GPUs of one host (GB200, GB300: four a host), 60 to 100 launches in a row
+  without a graph. fp16 sums; the rows of int8 are the same sizes again.
+
+No op of the interchange stands for experts (routed token counts are distributions), latent attention itself (keys and
+values of different width), sparse attention, quantisation and hyper-connections: those tables are not read.
 """
 
 from __future__ import annotations
@@ -142,6 +151,8 @@ def _copy(nbytes: int) -> Mapping[str, Any]:
 
 ATTENTION = "batch_size isl num_heads num_key_value_heads head_dim attn_dtype kv_cache_dtype step"
 ONE_CALL = "a graph of one call on the same operands, the write of new keys and values included"
+SAME_OPERANDS = "a graph of calls on the same operands"
+NCCL_TESTS = "nccl-tests of one process, launched in a row without a graph"
 
 
 @table("attention", "context_attention_perf", "attention_prefill", ATTENTION, ONE_CALL)
@@ -190,7 +201,7 @@ def _cached(spec: Mapping[str, int], tokens: int) -> tuple[Mapping[str, Any], ..
     "encoder_attention_perf",
     "attention_prefill",
     "batch_size isl num_heads head_dim attn_dtype",
-    "a graph of one call on the same operands, not causal",
+    f"{SAME_OPERANDS}, not causal",
 )
 def _encoder(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
     part = frame[frame["attn_dtype"] == "bfloat16"]
@@ -200,3 +211,62 @@ def _encoder(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
         "attention_prefill", {**heads, "head_dim": part["head_dim"], **lengths, "causal": False, "dtype": "bf16"}
     )
     yield rows_of(part, made)
+
+
+LATENT_PRODUCTS = {"mla_gen_pre": (512, 128), "mla_gen_post": (128, 512)}
+"""n and k of the products that replace keys and values by the latent ones, per head."""
+
+
+@table("mla_bmm", "mla_bmm_perf", "matmul", "op_name bmm_dtype num_tokens num_heads", SAME_OPERANDS)
+def _latent_products(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    for name, (n, k) in LATENT_PRODUCTS.items():
+        part = frame[(frame["op_name"] == name) & (frame["bmm_dtype"] == "bfloat16")]
+        sizes = {"m": part["num_tokens"], "n": n, "k": k, "batch": part["num_heads"]}
+        yield rows_of(part, specs("matmul", {**sizes, "dtype": "bf16"}))
+
+
+RECURRENCE = "phase batch_size seq_len num_k_heads head_k_dim num_v_heads head_v_dim"
+KDA = {
+    "chunk_kda": ("chunk_kda", "chunk_kda_with_fused_gate", "flashkda_fwd"),
+    "recurrent_kda": ("fused_recurrent_kda_packed_decode",),
+}
+GATED_DELTA_RULE = {
+    "chunk_gated_delta_rule": tuple(f"chunk_gated_delta_rule{kind}" for kind in ("", "_flashinfer", "_triton")),
+    "recurrent_gated_delta_rule": tuple(f"fused_recurrent_gated_delta_rule{kind}" for kind in ("", "_packed_decode")),
+}
+
+
+@table("kda", "kda_perf", " ".join(KDA), RECURRENCE, SAME_OPERANDS)
+def _kda(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    return _recurrences(frame, KDA)
+
+
+@table("linear_attention", "gdn_perf", " ".join(GATED_DELTA_RULE), RECURRENCE, SAME_OPERANDS)
+def _gated_delta_rule(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    return _recurrences(frame, GATED_DELTA_RULE)
+
+
+def _recurrences(frame: pd.DataFrame, kernels: Mapping[str, tuple[str, ...]]) -> Iterator[Rows]:
+    """The rows of the named kernels that have as many key heads as value heads."""
+    for op, names in kernels.items():
+        chunked = op.startswith("chunk_")
+        part = frame[(frame["phase"] == ("context" if chunked else "generation"))]
+        part = part[part["kernel_source"].isin(names) & (part["num_k_heads"] == part["num_v_heads"])]
+        sizes = {"batch": part["batch_size"], "tokens": part["seq_len"], "heads": part["num_v_heads"]}
+        widths = {"d_k": part["head_k_dim"], "d_v": part["head_v_dim"]}
+        same = {"dtype": "bf16", "pass_": "fwd" if chunked else "decode"}
+        yield rows_of(part, specs(op, {**sizes, **widths, **same}))
+
+
+COLLECTIVES = {name: name for name in ("all_reduce", "all_gather", "reduce_scatter")} | {"alltoall": "all_to_all"}
+FP16_BYTES = 2
+
+
+@table("comm", "nccl_perf", " ".join(COLLECTIVES.values()), "op_name nccl_dtype num_gpus message_size", NCCL_TESTS)
+def _collectives(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
+    """``message_size`` counts the elements of the larger side: what all ranks gather, else what one rank gives."""
+    for name, op in COLLECTIVES.items():
+        part = frame[(frame["op_name"] == name) & (frame["nccl_dtype"] == "half")]
+        nbytes = part["message_size"] * FP16_BYTES
+        mine = nbytes // part["num_gpus"] if op == "all_gather" else nbytes
+        yield rows_of(part, specs(op, {"bytes": mine, "ranks": part["num_gpus"]}))

@@ -92,6 +92,44 @@ def test_encoder_attention_is_square_and_not_causal(tmp_path):
     assert row.spec == {"op": "attention_prefill", **sizes, "causal": False, "dtype": "bf16"}
 
 
+def test_latent_products_are_batched_by_head(tmp_path):
+    """Queries of 128 features meet 512 latent ones; what is attended comes back."""
+    row = {"kernel_source": "bmm", "bmm_dtype": "bfloat16", "num_tokens": 3, "num_heads": 16, "latency": 0.002}
+    rows = [row | {"op_name": name} for name in ("mla_gen_pre", "mla_gen_post")]
+    put(tmp_path, "x1/mla_bmm/vllm/1/mla_bmm_perf", *rows, rows[0] | {"bmm_dtype": "fp8"})
+    first, last = (row.spec for row in read_tables("x1", folder=tmp_path).rows)
+    assert first == {"op": "matmul", "m": 3, "n": 512, "k": 128, "batch": 16, "dtype": "bf16"}
+    assert (last["n"], last["k"]) == (128, 512)
+
+
+def test_recurrences_take_plain_kernels_with_equal_heads(tmp_path):
+    heads = {"num_k_heads": 4, "head_k_dim": 128, "num_v_heads": 4, "head_v_dim": 64}
+    row = {"phase": "context", "batch_size": 2, "seq_len": 256, **heads, "latency": 0.1}
+    step = {"phase": "generation", "seq_len": 1}
+    kda = ("flashkda_fwd", "causal_conv1d_fn_qkv3")
+    put(tmp_path, "x1/kda/vllm/1/kda_perf", *(row | {"kernel_source": name} for name in kda))
+    gdn = [{"kernel_source": "chunk_gated_delta_rule", "num_k_heads": 2}, {"kernel_source": "causal_conv1d_update"}]
+    gdn.append({"kernel_source": "fused_recurrent_gated_delta_rule_packed_decode", **step})
+    put(tmp_path, "x1/linear_attention/vllm/1/gdn_perf", *(row | change for change in gdn))
+    sizes = {"batch": 2, "heads": 4, "d_k": 128, "d_v": 64, "dtype": "bf16"}
+    assert [found.spec for found in read_tables("x1", folder=tmp_path).rows] == [
+        {"op": "chunk_kda", **sizes, "tokens": 256, "pass_": "fwd"},
+        {"op": "recurrent_gated_delta_rule", **sizes, "tokens": 1, "pass_": "decode"},
+    ]
+
+
+def test_collectives_count_the_input_of_one_rank(tmp_path):
+    """1,024 fp16 elements are 2 KiB: what four ranks gather, 512 B each, or what each of them gives."""
+    row = {"kernel_source": "NCCL", "nccl_dtype": "half", "num_gpus": 4, "message_size": 1024, "latency": 0.01}
+    ops = ("all_gather", "reduce_scatter", "alltoall", "all_reduce")
+    put(tmp_path, "x1/comm/nccl/2.9/nccl_perf", *(row | {"op_name": op} for op in ops), row | {"op_name": "sendrecv"})
+    found = {found.op: found.spec for found in read_tables("x1", folder=tmp_path).rows}
+    assert found.pop("all_gather") == {"op": "all_gather", "bytes": 512, "ranks": 4}
+    assert {op: spec["bytes"] for op, spec in found.items()} == dict.fromkeys(
+        ("reduce_scatter", "all_to_all", "all_reduce"), 2048
+    )
+
+
 def test_ops_choose_tables(tmp_path):
     put(tmp_path, "x1/attention/vllm/1/generation_attention_perf", ATTENTION | {"isl": 1, "step": 7, "latency": 1.0})
     gemm(tmp_path, {})
