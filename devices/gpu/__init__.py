@@ -114,6 +114,8 @@ class Gpu:
         """Time and energy of a batch with the constants of this GPU."""
         chip = self.chip
         load = batch.columns.load(chip, self.state is State.REPLAY, self.rotation)
+        if self.state is State.SINGLE:
+            load = load._replace(evicted=chip.evicted(load.main_read + load.main_write))
         timing = batch.family.timing(batch.shape, load, chip)
         launch = np.where(batch.eager, chip["launch_latency"], chip["graph_launch_latency"])
         if self.state is State.SINGLE:

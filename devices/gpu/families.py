@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from hwsim.devices.gpu.family import Family
+from hwsim.devices.gpu.gather import GATHER
+from hwsim.devices.gpu.matmul import MATMUL
+from hwsim.devices.gpu.rows import NORM, REDUCTION, SCAN, SOFTMAX
 from hwsim.devices.gpu.stream import STREAM
 from hwsim.graph import Kind
 from hwsim.mapper import Kernel
 
-FAMILIES: dict[Kind, Family] = {}
+FAMILIES: dict[Kind, Family] = {
+    Kind.MATMUL: MATMUL,
+    Kind.SOFTMAX: SOFTMAX,
+    Kind.NORM: NORM,
+    Kind.REDUCE: REDUCTION,
+    Kind.SCAN: SCAN,
+    Kind.GATHER: GATHER,
+    Kind.SCATTER: GATHER,
+}
 
 
 def family_of(kernel: Kernel) -> Family:

@@ -26,12 +26,12 @@ class Power:
     def joules(self, load: Load, timing: Timing, cached: Array, served: Array) -> Array:
         """Dynamic energy in J: every operation that is done, padding included, and every byte of each level."""
         arithmetic = (
-            load.matmul * timing.padding * load.matmul_joules
+            load.matmul * timing.padding * load.matmul_joules * self._chip["matmul_energy"]
             + load.vector * load.vector_joules
             + load.special * load.special_joules
         )
         main = (served - load.main_write) * self._read + load.main_write * self._write
-        return arithmetic + cached * self._cache + main
+        return arithmetic + cached * self._cache * self._chip["cache_energy"] + main * self._chip["main_energy"]
 
     def limited(self, seconds: Array, joules: Array) -> Array:
         """Time in s with dynamic and static power within the limit: at it, the clock falls until they are."""

@@ -1,0 +1,121 @@
+"""How a grid of thread blocks fills a GPU: the physics that all kernels without matrix products share.
+
+A kernel is described by one of its blocks: the instructions that its warps issue, and how long it lives when it has
+a unit to itself. Resources work side by side, each block waits for its own loads, and units take new blocks as old
+ones end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hwsim.devices.gpu.chip import LANES, Chip
+from hwsim.devices.gpu.timing import Array, Load, Timing
+
+# CUDA C++ Programming Guide, technical specifications per compute capability: residents of a unit, its schedulers.
+UNIT_THREADS, UNIT_BLOCKS, SCHEDULERS = 2048, 32, 4
+
+# Resources that are busy at once hinder each other a little: seconds = (sum of busy^P)^(1/P).
+OVERLAP = 8.0
+
+# Cycles from an arithmetic instruction to one that needs its result (arXiv 1804.06826, all architectures since Volta).
+DEPENDENT_CYCLES = 4.0
+
+
+class Blocks(NamedTuple):
+    """A grid of ``blocks`` of so many ``threads``.
+
+    Each block issues ``setup`` + ``instructions`` warp instructions and lives for ``source_waits`` answers of the
+    memory that its operands are in, ``cache_waits`` answers of the cache, and ``cycles`` of dependent instructions
+    beyond those that issue in a row. A block can be cut into up to ``cut`` ones where the chip is empty otherwise,
+    at ``setup`` each. ``again`` bytes of all blocks are read more than once, from the cache as long as it holds the
+    ``held`` bytes of each block at work. ``idle`` bytes are those that the cache could have served besides while it
+    served runs shorter than its own. ``launches`` kernels share the work.
+    """
+
+    blocks: Array
+    threads: Array
+    setup: Array
+    instructions: Array
+    source_waits: Array
+    cache_waits: Array
+    cycles: Array
+    cut: Array
+    again: Array
+    held: Array
+    idle: Array
+    launches: Array
+
+
+def grid(
+    blocks: float,
+    threads: float,
+    *,
+    setup: float = 0.0,
+    instructions: float = 0.0,
+    source_waits: float = 1.0,
+    cache_waits: float = 0.0,
+    cycles: float = 0.0,
+    cut: float = 1.0,
+    again: float = 0.0,
+    held: float = 0.0,
+    idle: float = 0.0,
+    launches: float = 1.0,
+) -> Blocks:
+    """`Blocks` of one kernel, before it becomes an entry of arrays."""
+    sizes = (blocks, threads, setup, instructions, source_waits, cache_waits, cycles, cut, again, held, idle, launches)
+    return Blocks(*np.array(sizes, dtype=float))
+
+
+def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
+    """The life of one block, then as long as the resources and the blocks behind it take.
+
+    Units hold as many blocks as their threads allow; a wave of them lives as long as one block, and all blocks are
+    started by one distributor at `blocks_per_cycle`.
+    """
+    resident = np.clip(UNIT_THREADS // x.threads, 1.0, UNIT_BLOCKS)
+    slots = chip.units * resident
+    pieces = np.clip(np.ceil(slots / x.blocks), 1.0, x.cut)
+    blocks = x.blocks * pieces
+    away = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
+    source = chip.cache.latency + away * (chip.main.latency - chip.cache.latency)
+    life = x.source_waits / pieces * source + x.cache_waits * chip.cache.latency + x.cycles / pieces / chip.clock
+    waves = np.ceil(blocks / slots)
+    issued = np.ceil(blocks / chip.units) * (x.setup + x.instructions / pieces) / (SCHEDULERS * chip.clock * chip["issue_share"])
+    main_again = x.again * chip.missing(np.minimum(slots, blocks) * x.held)
+    busy = {
+        "matmul": load.matmul / load.matmul_rate,
+        "vector": np.maximum(issued, load.vector / load.vector_rate),
+        "special": load.special / load.special_rate,
+        **traffic(load, chip, x.again, main_again, x.idle),
+        "latency": (waves - 1.0) * life,
+    }
+    starting = blocks / (chip.clock * chip["blocks_per_cycle"])
+    seconds = life + together(*busy.values(), starting)
+    busy["latency"] = busy["latency"] + life
+    return Timing(seconds, busy, x.again, main_again, launches=x.launches)
+
+
+def traffic(load: Load, chip: Chip, again: Array | float = 0.0, main_again: Array | float = 0.0, idle: Array | float = 0.0) -> dict[str, Array]:
+    """Seconds of cache and main memory; reads and writes cross between units and cache in opposite directions."""
+    reading = (load.read + again + idle) / chip.cache_bandwidth
+    writing = load.write / (chip.cache_bandwidth * chip["cache_write_share"])
+    return {
+        "cache": np.maximum(reading, writing),
+        "main": (load.main_read + load.main_write + main_again) / chip.main_bandwidth,
+    }
+
+
+def together(*busy: Array) -> Array:
+    """The time of resources that work side by side, never below that of the busiest."""
+    most = np.maximum.reduce(busy)
+    scale = np.where(most > 0.0, most, 1.0)
+    total = sum(((part / scale) ** OVERLAP for part in busy), np.zeros_like(scale))
+    return most * np.maximum(1.0, total) ** (1.0 / OVERLAP)
+
+
+def lanes(elements: float) -> float:
+    """Warps' worth of so many elements, one a lane."""
+    return elements / LANES
