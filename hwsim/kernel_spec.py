@@ -241,7 +241,7 @@ def _along_rows(sketch: Sketch) -> None:
     x = sketch.put("x", Role.INPUT, rows, cols)
     y = sketch.put("y", Role.OUTPUT, rows, *(() if function == "sum" else (cols,)))
     if function == "transpose_copy":
-        sketch.emit(Kind.COPY, (x,), (y,), numel=rows * cols, strided=True, run=1)
+        sketch.emit(Kind.COPY, (x,), (y,), numel=rows * cols, strided=True, run=1, rows=rows)
     else:
         kind = Kind.REDUCE if function == "sum" else Kind.SCAN
         sketch.emit(kind, (x,), (y,), rows=rows, cols=cols, function=function)

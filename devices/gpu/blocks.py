@@ -83,7 +83,11 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     source = chip.cache.latency + away * (chip.main.latency - chip.cache.latency)
     life = x.source_waits / pieces * source + x.cache_waits * chip.cache.latency + x.cycles / pieces / chip.clock
     waves = np.ceil(blocks / slots)
-    issued = np.ceil(blocks / chip.units) * (x.setup + x.instructions / pieces) / (SCHEDULERS * chip.clock * chip["issue_share"])
+    issued = (
+        np.ceil(blocks / chip.units)
+        * (x.setup + x.instructions / pieces)
+        / (SCHEDULERS * chip.clock * chip["issue_share"])
+    )
     main_again = x.again * chip.missing(np.minimum(slots, blocks) * x.held)
     busy = {
         "matmul": load.matmul / load.matmul_rate,
@@ -98,7 +102,9 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     return Timing(seconds, busy, x.again, main_again, launches=x.launches)
 
 
-def traffic(load: Load, chip: Chip, again: Array | float = 0.0, main_again: Array | float = 0.0, idle: Array | float = 0.0) -> dict[str, Array]:
+def traffic(
+    load: Load, chip: Chip, again: Array | float = 0.0, main_again: Array | float = 0.0, idle: Array | float = 0.0
+) -> dict[str, Array]:
     """Seconds of cache and main memory; reads and writes cross between units and cache in opposite directions."""
     reading = (load.read + again + idle) / chip.cache_bandwidth
     writing = load.write / (chip.cache_bandwidth * chip["cache_write_share"])

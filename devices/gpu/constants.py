@@ -28,9 +28,6 @@ CONSTANTS: Mapping[str, Constant] = {
     "main_share": Constant("1", 1.0, 0.5, 1.0, "sustained share of the main memory's bandwidth"),
     "cache_share": Constant("1", 1.0, 0.3, 1.5, "sustained share of the cache's bandwidth"),
     "max_bytes_in_flight_per_unit": Constant("B", 32768.0, 4e3, 2e5, "bytes that a unit waits for at once"),
-    "cache_write_share": Constant("1", 1.0, 0.2, 1.0, "bandwidth of the cache for writes over that for reads"),
-    "issue_share": Constant("1", 1.0, 0.3, 2.0, "instructions that a scheduler issues in a cycle of the card's clock"),
-    "blocks_per_cycle": Constant("1", 1.0, 0.3, 2.0, "thread blocks that a chip starts in a cycle"),
     "matmul_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate in the main loop of a product"),
     "simt_share": Constant("1", 1.0, 0.3, 1.0, "sustained share"),
     "legacy_share": Constant("1", 1.0, 0.1, 1.0, "sustained share"),
@@ -51,4 +48,7 @@ CONSTANTS: Mapping[str, Constant] = {
     "step_latency": Constant("s", 1e-9, 1e-9, 1e-6, "sustained share"),
     "tile_latency": Constant("s", 1e-9, 1e-9, 1e-5, "sustained share"),
     "slice_latency": Constant("s", 1e-9, 1e-9, 1e-5, "sustained share"),
+    "cache_write_share": Constant("1", 1.0, 0.2, 1.0, "bandwidth of the cache for writes over that for reads"),
+    "issue_share": Constant("1", 1.0, 0.3, 2.0, "instructions that a scheduler issues in a cycle of the card's clock"),
+    "blocks_per_cycle": Constant("1", 1.0, 0.3, 2.0, "thread blocks that a chip starts in a cycle"),
 }
