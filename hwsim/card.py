@@ -113,6 +113,7 @@ class CardFile(_Strict):
     card: str
     title: str
     family: str
+    generation: str | None = None
     first_form: bool = False
     released: int | None = None
     sources: dict[str, _SourceFile]
@@ -152,7 +153,10 @@ class Link:
 
 @dataclass(frozen=True)
 class Card:
-    """A device's figures in SI units. ``figures`` holds each one's provenance under its dotted path."""
+    """A device's figures in SI units. ``figures`` holds each one's provenance under its dotted path.
+
+    ``generation`` names the architecture where the family knows several, such as ``hopper``.
+    """
 
     name: str
     title: str
@@ -173,6 +177,7 @@ class Card:
     sources: Mapping[str, str] = field(default_factory=dict)
     released: int | None = None
     first_form: bool = False
+    generation: str | None = None
 
     def memory(self, name: str) -> Memory:
         """The memory called ``name``."""
@@ -355,6 +360,7 @@ def _card(file: CardFile, parameters: Mapping[str, Figure]) -> Card:
         sources={key: source.title for key, source in file.sources.items()},
         released=file.released,
         first_form=file.first_form,
+        generation=file.generation,
     )
 
 

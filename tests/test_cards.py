@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from hwsim.card import MARKS, CardFile
+from hwsim.device import load_device
 from hwsim.units import parse
 
 CARDS = Path(__file__).parents[1] / "devices" / "cards"
@@ -21,6 +22,13 @@ EXPECTED = {
     "nvidia-a100-80gb",
     "nvidia-a6000",
     "nvidia-rtx-4090",
+    "nvidia-a100-pcie",
+    "nvidia-h100-pcie",
+    "nvidia-l40s",
+    "nvidia-l4",
+    "nvidia-b200",
+    "nvidia-gb200",
+    "nvidia-rtx-pro-6000",
     "amd-epyc-7742",
     "sn40l",
     "qualcomm-sa8295p",
@@ -29,7 +37,28 @@ EXPECTED = {
     "rram-40nm-macro",
 }
 FIRST_FORM = {"sn40l", "qualcomm-sa8295p", "samsung-980-pro", "inst-csd", "rram-40nm-macro"}
-GPUS = ["nvidia-h200", "nvidia-h100-sxm", "nvidia-a100-80gb", "nvidia-a6000", "nvidia-rtx-4090"]
+PER_CLOCK = {
+    "nvidia-a100-80gb": 2048,
+    "nvidia-a100-pcie": 2048,
+    "nvidia-h100-sxm": 4096,
+    "nvidia-h100-pcie": 4096,
+    "nvidia-h200": 4096,
+    "nvidia-b200": 8192,
+    "nvidia-gb200": 8192,
+    "nvidia-a6000": 1024,
+    "nvidia-l40s": 1024,
+    "nvidia-l4": 1024,
+    "nvidia-rtx-pro-6000": 1024,
+    "nvidia-rtx-4090": 512,
+}
+"""Dense bf16 FLOP per SM and clock with fp32 sums, which GeForce boards do at half the rate."""
+GPUS = list(PER_CLOCK)
+GENERATIONS = {
+    "ampere": {"nvidia-a100-80gb", "nvidia-a100-pcie", "nvidia-a6000"},
+    "ada": {"nvidia-rtx-4090", "nvidia-l40s", "nvidia-l4"},
+    "hopper": {"nvidia-h100-sxm", "nvidia-h100-pcie", "nvidia-h200"},
+    "blackwell": {"nvidia-b200", "nvidia-gb200", "nvidia-rtx-pro-6000"},
+}
 
 
 def card(name: str) -> dict[str, Any]:
@@ -131,10 +160,8 @@ def test_tensor_rates_are_dense() -> None:
 @pytest.mark.parametrize("name", GPUS)
 class TestGpus:
     def test_units_times_clock_give_the_bf16_peak(self, name: str) -> None:
-        """FLOP per SM and clock of bf16: 4,096 (Hopper), 2,048 (A100), 1,024 (GA102), 512 (AD102, fp32 sums)."""
-        per_clock = {"nvidia-h200": 4096, "nvidia-h100-sxm": 4096, "nvidia-a100-80gb": 2048, "nvidia-a6000": 1024}
         compute = card(name)["compute"]
-        peak = compute["units"]["value"] * si(compute["clock"], "Hz") * per_clock.get(name, 512)
+        peak = compute["units"]["value"] * si(compute["clock"], "Hz") * PER_CLOCK[name]
         assert si(compute["matmul"]["bf16"], "FLOP/s") == pytest.approx(peak, rel=2e-3)
 
     def test_special_functions_are_sixteen_per_unit_and_clock(self, name: str) -> None:
@@ -153,6 +180,15 @@ class TestGpus:
         parameters = card(name)["parameters"]
         assert si(parameters["graph_launch_latency"], "s") < si(parameters["launch_latency"], "s")
         assert si(parameters["launch_latency"], "s") < si(parameters["host_launch_overhead"], "s")
+
+
+def test_every_nvidia_card_names_its_generation() -> None:
+    names = {path.stem for path in FILES if path.stem.startswith("nvidia-")}
+    assert {name: card(name)["generation"] for name in names} == {
+        name: generation for generation, cards in GENERATIONS.items() for name in cards
+    }
+    assert load_device("nvidia-l4").card.generation == "ada"
+    assert load_device("sn40l").card.generation is None
 
 
 def test_h200_is_an_h100_with_more_memory() -> None:
