@@ -2,8 +2,10 @@
 
 How each was run is read from its collector (ai-dynamo/aiconfigurator 095f58a, folder collector/):
 
-- GEMM: one graph holds `rotation` linear layers with a weight each, vLLM and SGLang 6, TensorRT-LLM up to 5 (as many
-  as exceed the L2). vLLM and TensorRT-LLM give all the same activations, SGLang gives each its own. fp8 is per tensor
+- GEMM: one graph holds `rotation` linear layers with a weight each, vLLM and SGLang 6, TensorRT-LLM 5 and since 1.3 as
+  few as exceed the L2, down to 1. vLLM and TensorRT-LLM give all the same activations, SGLang gives each its own.
+  Operands are random normal, but vLLM's weights are as allocated, not initialised (fp8: all 0.01): they draw less
+  power, and its products of 100 us and more run about a tenth faster than those of the others. fp8 is per tensor
   or per token and quantises its bf16 activations within the time. int8 and int4 weights with 16-bit activations,
   blockwise fp8 and nvfp4 have no equivalent in the interchange and are left out.
 - Attention: one graph holds one call, on the same operands each time; what fits the L2 is found there. The new keys and
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,16 +57,18 @@ class Rows:
     specs: list[dict[str, Any]]
     milliseconds: list[float]
     kernels: list[str]
-    rotation: int = 1
+    rotations: list[int] = field(default_factory=list)
     rotates_inputs: bool = False
     companions: list[tuple[Mapping[str, Any], ...]] = field(default_factory=list)
 
     def measurements(self) -> Iterator[Measurement]:
         """One measurement a row, in seconds."""
         companions: Iterable[tuple[Mapping[str, Any], ...]] = self.companions or [()] * len(self.specs)
-        for spec, latency, kernel, also in zip(self.specs, self.milliseconds, self.kernels, companions, strict=True):
+        rotations = self.rotations or [1] * len(self.specs)
+        rows = zip(self.specs, self.milliseconds, self.kernels, rotations, companions, strict=True)
+        for spec, latency, kernel, rotation, also in rows:
             seconds = latency * MILLISECOND
-            yield Measurement(spec, None, seconds, None, self.rotation, self.rotates_inputs, also, kernel)
+            yield Measurement(spec, None, seconds, None, rotation, self.rotates_inputs, also, kernel)
 
 
 Convert = Callable[["pd.DataFrame", Origin], Iterable[Rows]]
@@ -123,6 +128,14 @@ def rows_of(frame: pd.DataFrame, made: list[dict[str, Any]], **conditions: Any) 
 
 
 GEMM_COPIES = {"vllm": 6, "sglang": 6, "trtllm": 5}
+L2_BYTES = {
+    "h100_sxm": 50 * 2**20,
+    "h200_sxm": 60 * 2**20,
+    "l40s": 96 * 2**20,
+    "rtx_pro_6000_server": 128 * 2**20,
+    **dict.fromkeys(("b200_sxm", "b300_sxm", "gb200", "gb300"), 253 * 2**19),
+}
+"""What the driver reports: markdewing/AI_kernels, latency/README.md, and the cards."""
 GEMM_FORMATS = {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8"}
 
 
@@ -134,10 +147,19 @@ def _gemm(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
         yield rows_of(
             part,
             made,
-            rotation=GEMM_COPIES[origin.framework],
+            rotations=[_copies(spec, origin) for spec in made],
             rotates_inputs=origin.framework == "sglang",
             companions=[_quantised(spec) for spec in made] if fmt == "fp8" else [],
         )
+
+
+def _copies(spec: Mapping[str, Any], origin: Origin) -> int:
+    """How many weights take turns."""
+    most = GEMM_COPIES[origin.framework]
+    if origin.framework != "trtllm" or origin.version.startswith("1.0") or origin.system not in L2_BYTES:
+        return most
+    weight_bytes: int = spec["n"] * spec["k"] * (1 if spec["dtype"] == "fp8" else BF16_BYTES)
+    return max(1, min(most, ceil(L2_BYTES[origin.system] / weight_bytes)))
 
 
 def _quantised(spec: Mapping[str, int]) -> tuple[Mapping[str, Any], ...]:
@@ -221,8 +243,8 @@ LATENT_PRODUCTS = {"mla_gen_pre": (512, 128), "mla_gen_post": (128, 512)}
 def _latent_products(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
     for name, (n, k) in LATENT_PRODUCTS.items():
         part = frame[(frame["op_name"] == name) & (frame["bmm_dtype"] == "bfloat16")]
-        sizes = {"m": part["num_tokens"], "n": n, "k": k, "batch": part["num_heads"]}
-        yield rows_of(part, specs("matmul", {**sizes, "dtype": "bf16"}))
+        sizes = {"m": part["num_tokens"], "batch": part["num_heads"]}
+        yield rows_of(part, specs("matmul", {**sizes, "n": n, "k": k, "dtype": "bf16"}))
 
 
 RECURRENCE = "phase batch_size seq_len num_k_heads head_k_dim num_v_heads head_v_dim"

@@ -54,6 +54,13 @@ def test_frameworks_differ_in_what_they_rotate(tmp_path):
     assert (trtllm.rotation, trtllm.rotates_inputs) == (5, False)
 
 
+def test_trtllm_takes_as_few_weights_as_exceed_the_cache(tmp_path):
+    """Weights of 40 and 20 MiB against the 60 MiB of an H200: two and three, and small ones five."""
+    sizes = [{"n": n, "k": 1024} for n in (20480, 10240, 64, 65536)]
+    put(tmp_path, "h200_sxm/gemm/trtllm/1.3.0/gemm_perf", *(GEMM | size for size in sizes))
+    assert [row.rotation for row in read_tables("h200_sxm", "trtllm", folder=tmp_path).rows] == [2, 3, 5, 1]
+
+
 def test_vllm_comes_first_and_the_newest_version(tmp_path):
     for framework, version, m in (("sglang", "1.9", 1), ("vllm", "0.9.1", 2), ("vllm", "0.14.0", 3)):
         gemm(tmp_path, {"m": m}, framework=framework, version=version)
