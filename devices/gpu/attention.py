@@ -26,6 +26,7 @@ MOST_SPLITS = 64
 RESIDENT = 2
 SLICE = 128
 SETUP_ANSWERS = 2
+BUFFERS = 4 / 3
 
 
 class Attention(NamedTuple):
@@ -144,12 +145,13 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
     block = s.matmul / chip["attention_share"] + s.softmax
     nbytes = keys * (x.head_dim + x.v_dim / slices) * x.element
     per_unit = np.ceil(count / chip.units)
-    held = 2.5 * keys * np.minimum(SLICE, np.ceil(x.head_dim / WIDTH) * WIDTH) * x.element
-    resident = np.where(short, 2 * SLICE / np.minimum(SLICE, np.ceil(x.head_dim / WIDTH) * WIDTH), np.maximum(1, np.floor(chip.shared / held)))
+    registers = 2 * SLICE / np.minimum(SLICE, np.ceil(x.head_dim / WIDTH) * WIDTH)
+    resident = np.where(short, registers, np.maximum(1, np.floor(chip.shared / (BUFFERS * nbytes))))
     waves = np.ceil(count / chip.units / resident)
     rate = chip.cache_bandwidth / chip.units
     lat = latency(load, chip)
-    chain = waves * (chip["attention_latency"] + blocks * (lat + block))
+    chunks = slices + 1
+    chain = waves * (chip["attention_latency"] + lat + blocks * (chunks * chip.cache.latency + block))
     compute = per_unit * blocks * block
     unit = chain + per_unit * blocks * nbytes / rate
     main = (load.main_read + load.main_write + load.evicted) / chip.main_bandwidth

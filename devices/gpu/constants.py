@@ -51,4 +51,7 @@ CONSTANTS: Mapping[str, Constant] = {
     "cache_write_share": Constant("1", 1.0, 0.2, 1.0, "bandwidth of the cache for writes over that for reads"),
     "issue_share": Constant("1", 1.0, 0.3, 2.0, "instructions that a scheduler issues in a cycle of the card's clock"),
     "blocks_per_cycle": Constant("1", 1.0, 0.3, 2.0, "thread blocks that a chip starts in a cycle"),
+    "attention_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate inside attention"),
+    "attention_overlap": Constant("1", 1.0, 0.01, 1.0, "share of the shorter of products and softmax that hides"),
+    "attention_latency": Constant("s", 1e-7, 1e-8, 1e-5, "an attention block's set-up and write-back"),
 }

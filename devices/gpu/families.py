@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwsim.devices.gpu.attention import ATTENTION
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.gather import GATHER
 from hwsim.devices.gpu.matmul import MATMUL
@@ -11,6 +12,7 @@ from hwsim.graph import Kind
 from hwsim.mapper import Kernel
 
 FAMILIES: dict[Kind, Family] = {
+    Kind.ATTENTION: ATTENTION,
     Kind.MATMUL: MATMUL,
     Kind.SOFTMAX: SOFTMAX,
     Kind.NORM: NORM,
