@@ -4,8 +4,8 @@ How each was run is read from its collector (ai-dynamo/aiconfigurator 095f58a, f
 
 - GEMM: one graph holds `rotation` linear layers with a weight each, vLLM and SGLang 6, TensorRT-LLM 5 and since 1.3 as
   few as exceed the L2, down to 1. vLLM and TensorRT-LLM give all the same activations, SGLang gives each its own.
-  Operands are random normal, but vLLM's weights are as allocated, not initialised (fp8: all 0.01): they draw less
-  power, and its products of 100 us and more run about a tenth faster than those of the others. fp8 is per tensor
+  Operands are random normal, but vLLM's weights are as allocated, not initialised (fp8: all 0.01), which may save
+  power: its compute-bound products take 3 to 14 % less time than those of the others (medians). fp8 is per tensor
   or per token and quantises its bf16 activations within the time. int8 and int4 weights with 16-bit activations,
   blockwise fp8 and nvfp4 have no equivalent in the interchange and are left out.
 - Attention: one graph holds one call, on the same operands each time; what fits the L2 is found there. The new keys and
