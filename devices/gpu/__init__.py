@@ -120,7 +120,7 @@ class Gpu:
         launch = np.where(batch.eager, chip["launch_latency"], chip["graph_launch_latency"])
         if self.state is State.SINGLE:
             launch = np.full(len(batch.places), chip["single_latency"])
-        copying = np.array([max(sent.busy.values(), default=0.0) for sent in batch.outside])
+        copying = np.array([sent.seconds(chip) for sent in batch.outside])
         seconds = launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + np.maximum(timing.seconds, copying)
         cached = load.read + load.write + timing.cache_again
         served = load.main_read + load.main_write + timing.main_again

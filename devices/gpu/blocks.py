@@ -7,18 +7,21 @@ ones end.
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import NamedTuple
 
 import numpy as np
 
-from hwsim.devices.gpu.chip import LANES, Chip
+from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
 
 # CUDA C++ Programming Guide, technical specifications per compute capability: residents of a unit, its schedulers.
 UNIT_THREADS, UNIT_BLOCKS, SCHEDULERS = 2048, 32, 4
 
-# Resources that are busy at once hinder each other a little: seconds = (sum of busy^P)^(1/P).
-OVERLAP = 8.0
+# Resources that are busy at once hinder each other a little, seconds = (sum of busy^P)^(1/P); waiting takes longer in
+# the queue of a busy memory, so that waits and the busiest resource add up with a lower power.
+OVERLAP, QUEUEING = 8.0, 2.0
 
 # Cycles from an arithmetic instruction to one that needs its result (arXiv 1804.06826, all architectures since Volta).
 DEPENDENT_CYCLES = 4.0
@@ -28,11 +31,13 @@ class Blocks(NamedTuple):
     """A grid of ``blocks`` of so many ``threads``.
 
     Each block issues ``setup`` + ``instructions`` warp instructions and lives for ``source_waits`` answers of the
-    memory that its operands are in, ``cache_waits`` answers of the cache, and ``cycles`` of dependent instructions
-    beyond those that issue in a row. A block can be cut into up to ``cut`` ones where the chip is empty otherwise,
-    at ``setup`` each. ``again`` bytes of all blocks are read more than once, from the cache as long as it holds the
-    ``held`` bytes of each block at work. ``idle`` bytes are those that the cache could have served besides while it
-    served runs shorter than its own. ``launches`` kernels share the work.
+    memory that its operands are in, ``cache_waits`` answers of the cache, of which ``shared_waits`` come from that
+    memory too for the first blocks, since all read the same, and ``cycles`` of dependent instructions beyond those
+    that issue in a row. A block can be cut into up to ``cut`` ones where the chip is empty otherwise, at ``setup``
+    each. ``again`` bytes of all blocks are read more than once, from the cache as long as it holds ``kept`` bytes and
+    the ``held`` ones of each block at work. ``idle`` bytes are those that the cache could have served besides while
+    it served runs shorter than its own. Code and arguments come after ``fetches`` answers; ``launches`` kernels share
+    the work.
     """
 
     blocks: Array
@@ -41,11 +46,14 @@ class Blocks(NamedTuple):
     instructions: Array
     source_waits: Array
     cache_waits: Array
+    shared_waits: Array
     cycles: Array
     cut: Array
     again: Array
     held: Array
+    kept: Array
     idle: Array
+    fetches: Array
     launches: Array
 
 
@@ -57,20 +65,24 @@ def grid(
     instructions: float = 0.0,
     source_waits: float = 1.0,
     cache_waits: float = 0.0,
+    shared_waits: float = 0.0,
     cycles: float = 0.0,
     cut: float = 1.0,
     again: float = 0.0,
     held: float = 0.0,
+    kept: float = 0.0,
     idle: float = 0.0,
+    fetches: float = 1.0,
     launches: float = 1.0,
 ) -> Blocks:
     """`Blocks` of one kernel, before it becomes an entry of arrays."""
-    sizes = (blocks, threads, setup, instructions, source_waits, cache_waits, cycles, cut, again, held, idle, launches)
-    return Blocks(*np.array(sizes, dtype=float))
+    waits = (source_waits, cache_waits, shared_waits, cycles)
+    sizes = (blocks, threads, setup, instructions, *waits, cut, again, held, kept, idle, fetches, launches)
+    return Blocks._make(sizes)
 
 
 def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
-    """The life of one block, then as long as the resources and the blocks behind it take.
+    """The first answer, then as long as the resources work and the waves of blocks wait.
 
     Units hold as many blocks as their threads allow; a wave of them lives as long as one block, and all blocks are
     started by one distributor at `blocks_per_cycle`.
@@ -88,17 +100,21 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
         * (x.setup + x.instructions / pieces)
         / (SCHEDULERS * chip.clock * chip["issue_share"])
     )
-    main_again = x.again * chip.missing(np.minimum(slots, blocks) * x.held)
+    main_again = x.again * chip.missing(x.kept + np.minimum(slots, blocks) * x.held)
     busy = {
         "matmul": load.matmul / load.matmul_rate,
         "vector": np.maximum(issued, load.vector / load.vector_rate),
         "special": load.special / load.special_rate,
         **traffic(load, chip, x.again, main_again, x.idle),
-        "latency": (waves - 1.0) * life,
     }
     starting = blocks / (chip.clock * chip["blocks_per_cycle"])
-    seconds = life + together(*busy.values(), starting)
-    busy["latency"] = busy["latency"] + life
+    living = waves * life + x.shared_waits * (source - chip.cache.latency)
+    first = np.minimum(source, life)
+    fetched = x.fetches * source
+    working = together(*busy.values())
+    seconds = fetched + first + together(living - first, working, power=np.where(resident > 1.0, QUEUEING, 1.0))
+    seconds = np.maximum(seconds, fetched + first + starting)
+    busy["latency"] = fetched + living
     return Timing(seconds, busy, x.again, main_again, launches=x.launches)
 
 
@@ -114,14 +130,10 @@ def traffic(
     }
 
 
-def together(*busy: Array) -> Array:
+def together(*busy: Array, power: Array | float = OVERLAP) -> Array:
     """The time of resources that work side by side, never below that of the busiest."""
     most = np.maximum.reduce(busy)
     scale = np.where(most > 0.0, most, 1.0)
-    total = sum(((part / scale) ** OVERLAP for part in busy), np.zeros_like(scale))
-    return most * np.maximum(1.0, total) ** (1.0 / OVERLAP)
-
-
-def lanes(elements: float) -> float:
-    """Warps' worth of so many elements, one a lane."""
-    return elements / LANES
+    total = functools.reduce(operator.add, [(part / scale) ** power for part in busy])
+    slower = np.maximum(1.0, total) ** (1.0 / power)
+    return np.asarray(most * slower)

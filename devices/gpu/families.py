@@ -6,6 +6,7 @@ from hwsim.devices.gpu.attention import ATTENTION
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.gather import GATHER
 from hwsim.devices.gpu.matmul import MATMUL
+from hwsim.devices.gpu.passes import FFT, SORT
 from hwsim.devices.gpu.rows import NORM, REDUCTION, SCAN, SOFTMAX
 from hwsim.devices.gpu.stream import STREAM
 from hwsim.graph import Kind
@@ -20,6 +21,8 @@ FAMILIES: dict[Kind, Family] = {
     Kind.SCAN: SCAN,
     Kind.GATHER: GATHER,
     Kind.SCATTER: GATHER,
+    Kind.SORT: SORT,
+    Kind.FFT: FFT,
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -116,7 +116,11 @@ class Loads:
 
 
 def _in_grains(flow: Flow, grain: float, apart: bool) -> float:
-    """The bytes of a flow in whole grains, where its runs lie ``apart``."""
+    """The bytes of a flow in whole grains, where its runs lie ``apart``.
+
+    Runs start at multiples of what divides both run and grain, so that one touches (run - that) / grain + 1 grains.
+    """
     if not apart or not flow.granule:
         return flow.nbytes
-    return flow.nbytes / flow.granule * ceil(flow.granule / grain) * grain
+    start = gcd(max(1, int(flow.granule)), max(1, int(grain)))
+    return flow.nbytes / flow.granule * (flow.granule - start + grain)

@@ -8,21 +8,38 @@ from dataclasses import dataclass, field
 from hwsim.card import Card
 from hwsim.devices.collective import exchange
 from hwsim.devices.gpu.chip import Chip
-from hwsim.devices.traffic import Ports, demands
+from hwsim.devices.traffic import HOST, Ports, demands
 from hwsim.graph import Kind
-from hwsim.mapper import Kernel
+from hwsim.mapper import Kernel, Launch
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Busy seconds by link or memory, bytes by memory, and joules."""
+    """Busy seconds by link or memory at their datasheet's bandwidth, bytes by memory, and joules.
+
+    ``host`` of those seconds are the host link's, which answers after ``host_waits`` of its latency.
+    """
 
     busy: Mapping[str, float] = field(default_factory=dict)
     traffic: Mapping[str, float] = field(default_factory=dict)
     joules: float = 0.0
+    host: float = 0.0
+    host_waits: float = 0.0
+
+    def seconds(self, chip: Chip) -> float:
+        """How long the kernel sends and receives: the slowest of its links, the host's at what it sustains, in s."""
+        others = max((value for value in self.busy.values() if value != self.host), default=0.0)
+        if not self.host:
+            return others
+        return max(others, self.host / chip["link_share"] + self.host_waits * chip["link_latency"])
 
 
 NOTHING = Sent()
+
+# A copy engine that the host starts by itself first waits for the units' work to end and for its own start; one of a
+# recorded graph is ready, and its writes need no answer. Up to so many bytes to the device travel with the
+# command instead.
+GRAPH_READ, GRAPH_WRITE, INLINE_BYTES = 0.41, 0.23, 1024
 
 
 class Outside:
@@ -40,14 +57,20 @@ class Outside:
             return NOTHING
         busy: dict[str, float] = {}
         traffic: dict[str, float] = {}
-        joules = 0.0
+        joules = host = waits = 0.0
         for memory, demand in demands(flows).items():
             resource = self._ports.resource(memory)
-            busy[resource] = busy.get(resource, 0.0) + self._ports.seconds(memory, demand)
+            seconds = self._ports.seconds(memory, demand)
+            if memory == HOST and resource != HOST:
+                seconds = host = seconds - self._ports.host_link().latency
+                inline = kernel.launch is Launch.EAGER and not demand.write and demand.read <= INLINE_BYTES
+                recorded = GRAPH_WRITE if demand.write else GRAPH_READ
+                waits = 0.0 if inline else recorded if kernel.launch is Launch.GRAPH else 1.0
+            busy[resource] = busy.get(resource, 0.0) + seconds
             traffic[memory] = demand.nbytes
             joules += self._ports.joules(memory, demand)
         sent = exchange(self._card, kernel)
         if sent is not None:
             busy[sent.link.name] = busy.get(sent.link.name, 0.0) + sent.seconds
             joules += sent.nbytes * self._ports.link_energy(sent.link)
-        return Sent(busy, traffic, joules)
+        return Sent(busy, traffic, joules, host, waits)

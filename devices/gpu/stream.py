@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from math import ceil
 
-from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, LANES, Blocks, grid, spread
+from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, Blocks, grid, spread
+from hwsim.devices.gpu.chip import LANES
 from hwsim.devices.gpu.family import Family
+from hwsim.devices.traffic import HOST
 from hwsim.dtypes import dtype
 from hwsim.graph import Kind
 from hwsim.mapper import Kernel, Launch
@@ -20,25 +22,29 @@ STRIDED_ELEMENTS, WIDE_STRIDED_ELEMENTS = 4, 2
 # Instructions behind one unit of counted work (compiled kernels of torch 2.11): a FLOP that is no FMA and the
 # selects around it; a special function with its range reduction; conversion, address and load or store of an operand.
 FLOP, SPECIAL, OPERAND = 2.0, 8.0, 4.0
-STRIDED_OPERAND = 20.0  # with the two divisions that find its address
+STRIDED_OPERAND = 40.0  # with the two divisions that find its address
 LONE_ISSUE = 2.0  # cycles an instruction of a warp that is alone with its scheduler, independent ones side by side
 
 # Copies by the driver: bytes that whole vectors need, instructions a byte otherwise, and where it splits a lone copy.
-COPY_ALIGNMENT, BYTE_COPY, SPLIT_COPY_BYTES = 1024, 17.0, 2**20
-# A cache slice serves 64 bytes a cycle, a lone sector of 32 as well (NVIDIA A100 whitepaper: 5,120 B/cycle, 80 slices).
-SECTOR, LONE_SECTOR = 32.0, 64.0
+COPY_BLOCK, COPY_ALIGNMENT, BYTE_COPY, SPLIT_COPY_BYTES = 4096, 1024, 22.0, 2**20
+COPY_WORD, COPY_TAIL = 4, 400.0  # what is no whole word goes byte by byte at the end, cycles
+# A lone sector of 32 bytes crosses from the cache with a header of its own; neighbouring columns find it in a unit's
+# first cache where fewer rows than about these lie between them.
+SECTOR, LONE_SECTOR, NEAR_ROWS = 32.0, 44.0, 38.0
 
 
 def shape(kernel: Kernel) -> Blocks:
     """The grid of a streaming kernel."""
     if kernel.kind is Kind.COPY and "fused" not in kernel.attrs:
-        strided = any(flow.pattern is Pattern.STRIDED for flow in kernel.flows)
+        strided = any(flow.pattern is Pattern.STRIDED for flow in kernel.flows) and kernel.size("rows", LANES) > 1
         return transposed(kernel) if strided else copied(kernel)
     return elementwise(kernel)
 
 
 def elements_of(kernel: Kernel) -> float:
-    """Elements of the largest operand."""
+    """Elements that the main op is over; of its largest operand where it does not say."""
+    if kernel.size("numel"):
+        return float(kernel.size("numel"))
     widest = max((flow.nbytes for flow in kernel.flows), default=0.0)
     return max(1.0, widest / dtype(kernel.work.dtype).bytes_for(1))
 
@@ -63,25 +69,32 @@ def elementwise(kernel: Kernel) -> Blocks:
 
 
 def copied(kernel: Kernel) -> Blocks:
-    """A copy by the driver: 16-byte vectors, byte by byte in a graph where the size is not aligned."""
+    """A copy by the driver: whole vectors, but byte by byte in a graph where many bytes are not aligned, and in three
+    launches outside of one. Its code and arguments are at hand."""
     nbytes = max(1.0, kernel.nbytes / 2)
-    blocks = ceil(nbytes / (THREADS * ELEMENTS * 4))
-    aligned = nbytes % COPY_ALIGNMENT == 0
-    instructions = OPERAND * nbytes / 8 if aligned or kernel.launch is Launch.EAGER else BYTE_COPY * nbytes
-    split = not aligned and kernel.launch is Launch.EAGER and nbytes > SPLIT_COPY_BYTES
-    return grid(blocks, THREADS, instructions=instructions / LANES / blocks, launches=3.0 if split else 1.0)
+    if any(flow.memory == HOST for flow in kernel.flows):
+        return grid(1, THREADS, source_waits=0.0, fetches=0.0)  # by a copy engine, see outside.py
+    blocks = ceil(nbytes / COPY_BLOCK)
+    rough = nbytes % COPY_ALIGNMENT > 0 and nbytes > SPLIT_COPY_BYTES
+    recorded = kernel.launch is Launch.GRAPH
+    each = BYTE_COPY if rough and recorded else OPERAND / 8
+    tail = COPY_TAIL if nbytes % COPY_WORD else 0.0
+    launches = 3.0 if rough and not recorded else 1.0
+    work = each * nbytes / LANES / blocks
+    return grid(blocks, THREADS, instructions=work, cycles=tail, fetches=0.0, launches=launches)
 
 
 def transposed(kernel: Kernel) -> Blocks:
     """Elements one after the other in the order of the result, each read from a sector of its own."""
     width = dtype(kernel.work.dtype).bytes_for(1)
     elements = elements_of(kernel)
-    together = min(1.0, kernel.size("rows", LANES) / LANES)
+    rows = kernel.size("rows")
+    apart = rows / (rows + NEAR_ROWS) if rows else 1.0
     each = STRIDED_ELEMENTS if width <= 2 else WIDE_STRIDED_ELEMENTS
     blocks = ceil(elements / (THREADS * each))
     instructions = (2 * STRIDED_OPERAND + OPERAND) * elements / LANES / blocks
     cycles = each * STRIDED_OPERAND * DEPENDENT_CYCLES
-    idle = elements * (LONE_SECTOR * together - SECTOR)
+    idle = elements * (LONE_SECTOR * apart - SECTOR)
     return grid(blocks, THREADS, instructions=instructions, source_waits=each, cycles=cycles, idle=idle)
 
 

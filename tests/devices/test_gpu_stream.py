@@ -1,0 +1,113 @@
+"""Streams of the GPU family: blocks by hand, and laws of the physics that kernels without matrix products share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim.device import Replay, load_device, timed
+from hwsim.devices.gpu import Gpu
+from hwsim.devices.gpu.blocks import together
+from hwsim.devices.gpu.stream import shape
+from hwsim.kernel_spec import spec_kernel
+from hwsim.mapper import Launch
+
+H200 = Gpu(load_device("nvidia-h200").card)
+CARDS = [load_device(name) for name in ("nvidia-h200", "nvidia-a100-80gb", "nvidia-rtx-4090")]
+STATES = (None, Replay())
+FORMATS = st.sampled_from(["bf16", "fp16", "fp32"])
+NUMELS = st.integers(1, 2**28)
+
+
+def seconds(device: Gpu, **spec: object) -> float:
+    return device.estimate(spec_kernel(spec, device)).seconds
+
+
+def blocks(**spec: object):
+    return shape(spec_kernel(spec, H200))
+
+
+def test_blocks_of_1024_elements_issue_the_instructions_of_their_arithmetic_and_operands():
+    # add: one FLOP of two instructions and three operands of four each; a warp does 32 elements at a time
+    x = blocks(op="add", numel=4096, dtype="bf16")
+    assert (x.blocks, x.threads) == (4, 128)
+    assert x.instructions == (2 + 3 * 4) * 1024 / 32
+
+
+def test_what_is_left_over_goes_element_by_element():
+    # 1,024 + 300 elements: the last block's threads have up to 3, each 14 instructions of 4 cycles after the last
+    assert blocks(op="add", numel=1324, dtype="bf16").cycles == 3 * 14 * 4
+    # whole blocks: 8 elements side by side, an instruction more than a cycle apart
+    assert blocks(op="add", numel=2048, dtype="bf16").cycles == 8 * 14
+
+
+def test_a_large_stream_takes_the_bandwidth_of_main_memory():
+    cold = H200.timed(None)
+    moved = 3 * 2 * 2**28
+    assert seconds(cold, op="add", numel=2**28, dtype="bf16") == pytest.approx(moved / 4.8e12, rel=0.15)
+
+
+def test_a_transpose_reads_a_sector_for_every_element():
+    wide = H200.timed(None)
+    plain = seconds(wide, op="copy_d2d", bytes=2**28)
+    across = seconds(wide, op="transpose_copy", rows=8192, cols=16384, dtype="bf16")
+    # 32 bytes and more from the cache for two wanted: 2^27 sectors at 9.7 TB/s
+    assert across > 2**27 * 32 / 9.7e12 > plain
+
+
+def test_a_row_transposed_is_a_copy():
+    copy = shape(spec_kernel({"op": "transpose_copy", "rows": 1, "cols": 4096, "dtype": "fp32"}, H200))
+    assert copy.blocks == 4096 * 4 / 4096
+    assert copy.idle == 0
+
+
+def test_copies_of_odd_sizes_in_a_graph_go_byte_by_byte():
+    odd, even = 2**26 + 1, 2**26
+    spec = {"op": "copy_d2d", "bytes": odd}
+    assert (
+        shape(spec_kernel(spec, H200, Launch.GRAPH)).instructions > 10 * blocks(op="copy_d2d", bytes=even).instructions
+    )
+    assert shape(spec_kernel(spec, H200, Launch.EAGER)).launches == 3
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=5), st.floats(1, 8))
+def test_resources_side_by_side_take_between_the_longest_and_the_sum(parts, power):
+    both = together(*[np.array([part]) for part in parts], power=power)[0]
+    assert max(parts) * (1 - 1e-12) <= both <= sum(parts) * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(numel=NUMELS, op=st.sampled_from(["gelu", "silu", "add"]), fmt=FORMATS, device=st.sampled_from(CARDS))
+def test_more_blocks_take_no_less_time(numel, op, fmt, device):
+    whole = max(1, numel // 1024) * 1024
+    for state in STATES:
+        target = timed(device, state)
+        assert seconds(target, op=op, numel=2 * whole, dtype=fmt) >= seconds(target, op=op, numel=whole, dtype=fmt)
+
+
+@settings(max_examples=40, deadline=None)
+@given(numel=NUMELS, op=st.sampled_from(["gelu", "add"]), fmt=FORMATS)
+def test_fewer_units_and_less_bandwidth_are_never_faster(numel, op, fmt):
+    slow = load_device("nvidia-h200", {"memories.hbm.bandwidth": "2.4 TB/s"})
+    small = load_device("nvidia-h200", {"compute.units": "66"})
+    spec = {"op": op, "numel": numel, "dtype": fmt}
+    for state in STATES:
+        base = seconds(timed(H200, state), **spec)
+        assert seconds(timed(slow, state), **spec) >= base
+        assert seconds(timed(small, state), **spec) >= base
+
+
+def test_half_the_bandwidth_matters_to_what_comes_from_main_memory_only():
+    slow = load_device("nvidia-h200", {"memories.hbm.bandwidth": "2.4 TB/s"})
+    large, small = ({"op": "add", "numel": size, "dtype": "bf16"} for size in (2**28, 2**20))
+    assert seconds(timed(slow, Replay()), **large) > 1.8 * seconds(timed(H200, Replay()), **large)
+    assert seconds(timed(slow, Replay()), **small) == seconds(timed(H200, Replay()), **small)
+
+
+def test_a_batch_is_its_kernels_one_by_one():
+    specs = [{"op": op, "numel": 3**k, "dtype": "bf16"} for op in ("gelu", "add") for k in range(3, 16)]
+    specs += [{"op": "transpose_copy", "rows": 3**k, "cols": 100, "dtype": "fp32"} for k in range(8)]
+    kernels = [spec_kernel(spec, H200) for spec in specs]
+    assert H200.estimate_all(kernels) == [H200.estimate(kernel) for kernel in kernels]
