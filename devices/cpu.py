@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from hwsim.card import Card, Memory
 from hwsim.cost import Cost
-from hwsim.device import Tags
+from hwsim.device import Replay, Tags
 from hwsim.devices.attention import needed_work
 from hwsim.devices.collective import exchange
 from hwsim.devices.rates import FMA_FLOPS, Rates
@@ -50,9 +50,9 @@ class Cpu:
         self._rates = Rates(card)
         self._ports = Ports(card)
 
-    def timed(self, warm: bool) -> Cpu:
-        """The same CPU as a benchmark sees it: operands in the caches that hold them where ``warm``."""
-        return Cpu(self.card, warm)
+    def timed(self, replay: Replay | None) -> Cpu:
+        """The same CPU as a benchmark sees it: with ``replay``, operands are in the caches that hold them."""
+        return Cpu(self.card, warm=replay is not None)
 
     def estimate(self, kernel: Kernel) -> Cost:
         """The cost of ``kernel`` run alone, its call included."""

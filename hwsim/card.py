@@ -15,7 +15,8 @@ from hwsim.errors import CardError, InputError, Problem, lookup, nearest_name
 from hwsim.units import parse
 from hwsim.yamlfile import Marks, load_yaml, validate
 
-MARKS = ("datasheet", "paper", "measured", "derived", "assumed")
+MARKS = ("datasheet", "paper", "measured", "calibrated", "derived", "assumed")
+"""Where figures are from; what is calibrated stands in no card but in a calibration beside it."""
 Mark: TypeAlias = Literal["datasheet", "paper", "measured", "derived", "assumed"]
 
 
@@ -151,6 +152,31 @@ class Link:
     energy: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Bounds of measured over predicted that hold 90 % of the rows which a calibration did not see."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The calibration of a card: its name, whether it is the card's ``own`` or one of its generation, spreads by
+    family of kernels, then by ``cold``, ``warm`` or a mode of whole models, and for each measurement file into how many
+    parts it was divided to fit one."""
+
+    name: str
+    own: bool
+    spreads: Mapping[str, Mapping[str, Spread]]
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+    def spread(self, family: str, state: str) -> Spread | None:
+        """The spread of a family in ``state``, else in another state, else None."""
+        found = self.spreads.get(family, {})
+        return found.get(state) or next(iter(found.values()), None)
+
+
 @dataclass(frozen=True)
 class Card:
     """A device's figures in SI units. ``figures`` holds each one's provenance under its dotted path.
@@ -178,6 +204,7 @@ class Card:
     released: int | None = None
     first_form: bool = False
     generation: str | None = None
+    calibration: Calibrated | None = None
 
     def memory(self, name: str) -> Memory:
         """The memory called ``name``."""

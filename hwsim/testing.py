@@ -14,7 +14,7 @@ from functools import partial
 from math import isfinite
 
 from hwsim.card import Card
-from hwsim.device import Device, timed
+from hwsim.device import Device, Replay, timed
 from hwsim.errors import DoesNotFitError, HwsimError
 from hwsim.graph import Attribute, Graph, Kind, Op, Repeat, Role, Tensor
 from hwsim.kernel_spec import spec_kernel
@@ -158,7 +158,7 @@ def _needed(kernel: Kernel) -> float:
 
 def _growth_problems(device: Device, spec: Spec) -> Iterator[str]:
     """Twice as much of any size takes no less time, cold, in a run, or warm."""
-    for target in (device, timed(device, warm=False), timed(device, warm=True)):
+    for target in (device, timed(device, None), timed(device, Replay())):
         before = target.estimate(spec_kernel(spec, target)).seconds
         for name in GROWING[str(spec["op"])]:
             size = spec[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -10,11 +10,12 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from hwsim.calibration import Constant
 from hwsim.card import Card
 from hwsim.cost import Cost
-from hwsim.device import Tags
+from hwsim.device import Replay, Tags
 from hwsim.devices.gpu.chip import REQUIRED, Chip
-from hwsim.devices.gpu.constants import CONSTANTS, Constant
+from hwsim.devices.gpu.constants import CONSTANTS
 from hwsim.devices.gpu.families import family_of
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.loads import Columns, Loads
@@ -55,19 +56,18 @@ class Gpu:
 
     constants: ClassVar[Mapping[str, Constant]] = CONSTANTS
 
-    def __init__(self, card: Card, state: State = State.RUN, rotation: int = 1) -> None:
+    def __init__(self, card: Card, state: State = State.RUN, replay: Replay | None = None) -> None:
         self.card = card
         self.state = state
-        self.rotation = rotation
+        self.replay = replay
         self.chip = Chip.of(card)
         self._loads = Loads(card, self.chip)
         self._outside = Outside(card, self.chip)
         self._power = Power(card, self.chip, sustained=state is not State.SINGLE)
 
-    def timed(self, warm: bool, rotation: int = 1) -> Gpu:
-        """The same GPU as a benchmark sees it: ``warm``, kernels back to back with so many copies of their weights in
-        turn; else one launch on empty caches."""
-        return Gpu(self.card, State.REPLAY if warm else State.SINGLE, rotation)
+    def timed(self, replay: Replay | None) -> Gpu:
+        """The same GPU as a benchmark sees it."""
+        return Gpu(self.card, State.REPLAY if replay else State.SINGLE, replay)
 
     def estimate(self, kernel: Kernel) -> Cost:
         """The cost of ``kernel`` run alone; never less than the roofline of its flows."""
@@ -99,6 +99,21 @@ class Gpu:
             places.setdefault(family_of(kernel), []).append(index)
         return [self._batch(family, tuple(at), [kernels[index] for index in at]) for family, at in places.items()]
 
+    def seconds(self, batches: Sequence[Batch]) -> Array:
+        """Seconds of every kernel of ``batches``, in the order that they were given in."""
+        return self._in_order(batches, lambda times: times.seconds)
+
+    def joules(self, batches: Sequence[Batch]) -> Array:
+        """Joules of every kernel of ``batches``, static power included."""
+        static = self.card.static_power
+        return self._in_order(batches, lambda times: times.joules + static * times.seconds)
+
+    def _in_order(self, batches: Sequence[Batch], of: Callable[[Times], Array]) -> Array:
+        values = np.empty(sum(len(batch.places) for batch in batches))
+        for batch in batches:
+            values[list(batch.places)] = of(self.times(batch))
+        return values
+
     def _batch(self, family: Family, places: tuple[int, ...], kernels: Sequence[Kernel]) -> Batch:
         shapes = [family.shape(kernel) for kernel in kernels]
         return Batch(
@@ -113,7 +128,7 @@ class Gpu:
     def times(self, batch: Batch) -> Times:
         """Time and energy of a batch with the constants of this GPU."""
         chip = self.chip
-        load = batch.columns.load(chip, self.state is State.REPLAY, self.rotation)
+        load = batch.columns.load(chip, self.replay)
         if self.state is State.SINGLE:
             load = load._replace(evicted=chip.evicted(load.main_read + load.main_write))
         timing = batch.family.timing(batch.shape, load, chip)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hwsim.card import Card
+from hwsim.device import Replay
 from hwsim.devices.attention import needed_share
 from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.timing import Array, Load
@@ -48,12 +49,13 @@ class Columns(NamedTuple):
     weight_bytes: Array
     other_bytes: Array
 
-    def load(self, chip: Chip, warm: bool, rotation: int) -> Load:
-        """The load with the cache empty, or ``warm``: kernels replayed, ``rotation`` copies of the weights in turn."""
+    def load(self, chip: Chip, replay: Replay | None) -> Load:
+        """The load with an empty cache, or as kernels find it that are replayed."""
         lost = kept = np.ones_like(self.read)
-        if warm:
-            lost = chip.missing(rotation * self.weight_bytes + self.other_bytes)
-            kept = chip.missing(self.weight_bytes + self.other_bytes)
+        if replay is not None:
+            weights = replay.copies * self.weight_bytes
+            others = self.other_bytes * (replay.copies if replay.all_operands else 1)
+            lost, kept = chip.missing(weights + others), chip.missing(self.weight_bytes + others)
         return Load(*self[:11], lost * self.weights + kept * self.main_read, kept * self.main_write)
 
 

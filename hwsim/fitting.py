@@ -1,0 +1,127 @@
+"""Fits the constants of a device to measured times and energies: robust least squares in the logarithm.
+
+For rows i with measured y_i and predicted p_i(c), c minimises sum of rho(ln p_i / y_i) (soft L1, so that rows which a
+library runs in a way that no model expects do not decide), each sample weighing the same, within the bounds of the
+constants. Confidence intervals are those of the linearised problem at the optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.calibration import Constant, Fitted
+from hwsim.card import Card
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+TYPICAL_ERROR = 0.1  # of a good row in ln(p / y); beyond it rows count ever less
+Z_CONFIDENCE = 1.645  # standard deviations that hold 90 % of a normal distribution
+TELLING = 0.01  # change of a prediction by which a constant that changes by a tenth makes itself felt
+STEP = 1e-3  # relative, of the numerical derivatives
+MAX_ROUNDS = 40
+PULL = 0.02  # of a constant towards its start, in units of a typical error per e-fold, so that none floats freely
+
+
+@runtime_checkable
+class Calibratable(Protocol):
+    """A device whose constants can be fitted. ``batches`` prepares kernels once, whatever the constants are."""
+
+    constants: ClassVar[Mapping[str, Constant]]
+    card: Card
+
+    def with_constants(self, values: Mapping[str, float]) -> Self:
+        """The same device with other values of some constants."""
+        ...
+
+    def batches(self, kernels: Sequence[Any]) -> Any:
+        """``kernels`` made ready for `seconds` and `joules`."""
+        ...
+
+    def seconds(self, batches: Any) -> Array:
+        """Seconds of every kernel, in the order given to `batches`."""
+        ...
+
+    def joules(self, batches: Any) -> Array:
+        """Joules of every kernel, static power included."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Measured rows in one state of one device; ``quantity`` is seconds or joules."""
+
+    device: Calibratable
+    batches: Any
+    measured: Array
+    quantity: str = "seconds"
+
+    def errors(self, values: Mapping[str, float]) -> Array:
+        """ln(predicted / measured) with these constants."""
+        device = self.device.with_constants(values)
+        predicted = device.seconds(self.batches) if self.quantity == "seconds" else device.joules(self.batches)
+        return np.log(predicted / self.measured)
+
+
+def fit(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str, float]) -> dict[str, Fitted]:
+    """The constants ``names`` that suit ``samples`` best, from ``start``, with confidence intervals."""
+    from scipy.optimize import least_squares
+
+    constants = samples[0].device.constants
+    low = np.log([constants[name].low for name in names])
+    high = np.log([constants[name].high for name in names])
+    first = np.clip(np.log([start[name] for name in names]), low + STEP, high - STEP)
+    residuals = _residuals(samples, names, first)
+    found = least_squares(
+        residuals, first, bounds=(low, high), loss="soft_l1", diff_step=STEP, x_scale=0.1, max_nfev=MAX_ROUNDS
+    )
+    margin = Z_CONFIDENCE * _deviations(found.jac, found.fun)
+    return {
+        name: Fitted(
+            value=float(np.exp(found.x[i])),
+            low=float(np.exp(max(low[i], found.x[i] - margin[i]))),
+            high=float(np.exp(min(high[i], found.x[i] + margin[i]))),
+            unit=constants[name].unit,
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def informed(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str, float]) -> list[str]:
+    """Those of ``names`` that the measurements tell: a tenth more changes some prediction by a hundredth."""
+    told = []
+    before = [sample.errors(start) for sample in samples]
+    for name in names:
+        changes = [
+            np.abs(sample.errors({**start, name: factor * start[name]}) - errors).max(initial=0.0)
+            for sample, errors in zip(samples, before, strict=True)
+            for factor in (0.9, 1.1)
+        ]
+        if max(changes) > TELLING:
+            told.append(name)
+    return told
+
+
+def _residuals(samples: Sequence[Sample], names: Sequence[str], first: Array) -> Callable[[Array], Array]:
+    """Errors in units of a typical one; every sample as if it had the mean number of rows."""
+    mean = sum(len(sample.measured) for sample in samples) / len(samples)
+    weights = [np.sqrt(mean / len(sample.measured)) / TYPICAL_ERROR for sample in samples]
+
+    def residuals(logs: Array) -> Array:
+        values = dict(zip(names, np.exp(logs).tolist(), strict=True))
+        parts = [weight * sample.errors(values) for weight, sample in zip(weights, samples, strict=True)]
+        return np.concatenate([*parts, PULL / TYPICAL_ERROR * (logs - first)])
+
+    return residuals
+
+
+def _deviations(jacobian: Array, residuals: Array) -> Array:
+    """Standard deviations of the fitted logarithms."""
+    freedom = max(1, len(residuals) - jacobian.shape[1])
+    covariance = np.linalg.pinv(jacobian.T @ jacobian) * float(residuals @ residuals) / freedom
+    deviations: Array = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return deviations

@@ -1,0 +1,78 @@
+"""Rows of measurements as kernels of a device, ready to be predicted all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hwsim.device import Device, Replay, timed
+from hwsim.errors import HwsimError
+from hwsim.kernel_family import kernel_family
+from hwsim.kernel_spec import Cache, spec_kernel
+from hwsim.mapper import Kernel, Launch
+from hwsim.measurements import Measurement
+
+MODEL = "model"  # the op of rows that time a whole model
+QUANTITIES = ("seconds", "joules")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredKernels:
+    """Kernels of one family, all measured in the same way: cold, or replayed as ``replay`` says."""
+
+    family: str
+    replay: Replay | None
+    rows: tuple[Measurement, ...]
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def cache(self) -> Cache:
+        """Whether the kernels ran with cold or with warm caches."""
+        return Cache.COLD if self.replay is None else Cache.WARM
+
+    def on(self, device: Device) -> Device:
+        """``device`` in the state that these kernels were measured in."""
+        return timed(device, self.replay)
+
+    def measured(self, quantity: str) -> tuple[float | None, ...]:
+        """What was measured of each kernel: seconds, or joules of a warm call."""
+        if quantity == "joules":
+            return tuple(None if self.replay is None else row.joules_warm for row in self.rows)
+        return tuple(row.seconds_cold if self.replay is None else row.seconds_warm for row in self.rows)
+
+    def only(self, places: Iterable[int]) -> MeasuredKernels:
+        """The kernels at some places."""
+        picked = tuple(places)
+        rows, kernels = tuple(self.rows[i] for i in picked), tuple(self.kernels[i] for i in picked)
+        return MeasuredKernels(self.family, self.replay, rows, kernels)
+
+
+def measured_kernels(rows: Iterable[Measurement], device: Device) -> list[MeasuredKernels]:
+    """The kernels of ``rows`` by family and state.
+
+    Left out: whole models, rows that time several kernels at once, and kernels that ``device`` cannot run (a number
+    format that it lacks).
+    """
+    found: dict[tuple[str, Replay | None], tuple[list[Measurement], list[Kernel]]] = {}
+    for row in rows:
+        for replay, kernel in _states(row, device):
+            known = found.setdefault((kernel_family(kernel), replay), ([], []))
+            known[0].append(row)
+            known[1].append(kernel)
+    return [
+        MeasuredKernels(family, replay, tuple(rows), tuple(kernels))
+        for (family, replay), (rows, kernels) in sorted(found.items(), key=lambda item: str(item[0]))
+    ]
+
+
+def _states(row: Measurement, device: Device) -> Iterator[tuple[Replay | None, Kernel]]:
+    """The states in which a row was measured, with the kernel launched accordingly."""
+    if row.op == MODEL or row.companions:
+        return
+    try:
+        if row.seconds_cold is not None:
+            yield None, spec_kernel(row.spec, device, Launch.EAGER)
+        if row.seconds_warm is not None:
+            yield Replay(row.rotation, row.rotates_inputs), spec_kernel(row.spec, device, Launch.GRAPH)
+    except HwsimError:
+        return
