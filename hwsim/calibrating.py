@@ -99,6 +99,7 @@ def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[st
     return Calibration(
         calibration=device.card.name,
         device=device.card.name,
+        family=device.card.family,
         generation=device.card.generation,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         sources=[_source(share) for share in shares],

@@ -22,7 +22,6 @@ from hwsim.registry import data_files
 from hwsim.yamlfile import load_yaml, validate
 
 
-
 @dataclass(frozen=True, slots=True)
 class Constant:
     """A constant that measurements may fit: ``neutral`` is what an uncalibrated card takes, as of an ideal device;
@@ -76,6 +75,7 @@ class Calibration(_Strict):
 
     calibration: str
     device: str
+    family: str
     generation: str | None = None
     date: str
     sources: list[SourceRows]
@@ -114,6 +114,7 @@ def find_calibration(card: Card) -> Calibration | None:
 def calibrated(card: Card, calibration: Calibration, kept: Mapping[str, object] | None = None) -> Card:
     """``card`` with the constants of ``calibration``, except for parameters among the what-if figures ``kept``."""
     own = calibration.device == card.name
+    _check(card, calibration)
     changed = {path.removeprefix("parameters.") for path in kept or {}}
     figures = {name: figure for name, figure in _figures(calibration, own) if name not in changed}
     return replace(
@@ -128,6 +129,14 @@ def calibrated(card: Card, calibration: Calibration, kept: Mapping[str, object] 
             {source.measurements: source.parts for source in calibration.sources},
         ),
     )
+
+
+def _check(card: Card, calibration: Calibration) -> None:
+    if calibration.family != card.family:
+        raise CardError(
+            f"calibration '{calibration.calibration}' is of family '{calibration.family}', "
+            f"card '{card.name}' of family '{card.family}'"
+        )
 
 
 def _spreads(calibration: Calibration) -> dict[str, dict[str, Spread]]:
@@ -146,7 +155,9 @@ def _figures(calibration: Calibration, own: bool) -> Iterator[tuple[str, Figure]
 
 
 def _origin(calibration: Calibration) -> str:
-    rows = ", ".join(f"{source.fitted} of {source.rows} rows of {source.measurements}" for source in calibration.sources)
+    rows = ", ".join(
+        f"{source.fitted} of {source.rows} rows of {source.measurements}" for source in calibration.sources
+    )
     return f"hwsim calibrate, {calibration.date}: {rows}"
 
 

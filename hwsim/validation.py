@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwsim.capture import find_model
-from hwsim.card import Card
-from hwsim.device import Device
-from hwsim.errors import HwsimError
-from hwsim.kernel_spec import Cache, predict
-from hwsim.measurements import Measurement, Measurements
-from hwsim.result import Result
-from hwsim.simulation import Simulation, load_mapper
+from hwsim.card import Card, Spread
+from hwsim.cost import Cost
+from hwsim.device import Device, estimate_all, load_device, plain_roofline
+from hwsim.kernel_family import END_TO_END
+from hwsim.measured_kernels import MODEL, QUANTITIES, MeasuredKernels, measured_kernels
+from hwsim.measured_models import measured_result
+from hwsim.measurements import Measurement, Measurements, split_rows
 from hwsim.units import format_seconds
-from hwsim.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES: Mapping[str, str] = {
-    "matmul": "matmul",
-    "attention_prefill": "attention",
-    "attention_decode": "attention",
-    "conv2d": "convolution",
-    **dict.fromkeys(("softmax", "layernorm", "rmsnorm", "sum", "cumsum"), "norm, softmax, reduction"),
-    **dict.fromkeys(("gelu", "silu", "add", "mul"), "elementwise"),
-    **dict.fromkeys(("embedding", "gather_rows"), "embedding, gather"),
-    "transpose_copy": "transpose",
-    **dict.fromkeys(("copy_h2d_pinned", "copy_d2h_pinned", "copy_d2d", "copy_peer"), "copy"),
-    **dict.fromkeys(("all_reduce", "all_gather", "reduce_scatter", "all_to_all"), "collective"),
-    "model": "end to end",
-}
-MAPPER_OF_MODE = {"eager": "eager", "graph": "recorded", "compiled": "fused"}
+    from hwsim.residual import Residual
+
+MODELS = ("predicted", "residual", "datasheet", "roofline")
+"""The columns of predictions, best first: the calibrated device, with the learned correction, from the card alone, and
+peak rate and peak bandwidth alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One measured quantity of one row and its predictions; ``quantity`` is seconds or joules."""
+    """One measured quantity of one row, what each of `MODELS` says of it (nan: nothing), and the interval in which 90 %
+    of such rows should lie. ``quantity`` is seconds or joules; ``unseen``: no constant was fitted to this row."""
 
     family: str
     op: str
@@ -49,152 +42,159 @@ class Comparison:
     quantity: str
     measured: float
     predicted: float
+    datasheet: float
     roofline: float
     bound: str
+    residual: float = nan
+    low: float = nan
+    high: float = nan
+    unseen: bool = True
 
 
-def compare_measurements(measurements: Measurements, device: Device, roofline: Device) -> list[Comparison]:
-    """Every measured time and energy of ``measurements`` against ``device`` and against a plain ``roofline``.
+@dataclass(frozen=True, slots=True)
+class Predictors:
+    """The devices whose predictions are compared: one card calibrated, as its datasheet has it, and as a roofline."""
 
-    Rows that a device cannot predict (a format it lacks) are left out; `uncovered` lists them.
+    device: Device
+    datasheet: Device
+    roofline: Device
+    residual: Residual | None = None
+
+    @classmethod
+    def of(cls, name: str | Path, calibration: str | Path | None = "auto") -> Predictors:
+        """The predictors of a card by name or path."""
+        device = load_device(name, calibration=calibration)
+        return cls(device, load_device(name, calibration=None), plain_roofline(device.card))
+
+
+def compare_measurements(measurements: Measurements, predictors: Predictors) -> list[Comparison]:
+    """Every measured time and energy of ``measurements`` against the predictions.
+
+    Rows that the device cannot predict (a format it lacks) are left out; `uncovered` lists them.
     """
-    kernels = [row for row in measurements.rows if row.op != "model"]
-    found: list[Comparison] = []
-    for cache in Cache:
-        found += _kernel_comparisons(kernels, device, roofline, cache)
-    return found + [
-        c for row in measurements.rows if row.op == "model" for c in _model_comparisons(row, device, roofline)
+    seen = _seen_specs(measurements, predictors.device.card)
+    found = [
+        comparison
+        for kernels in measured_kernels(measurements.rows, predictors.device)
+        for comparison in _kernel_comparisons(kernels, predictors, seen)
     ]
+    models = [row for row in measurements.rows if row.op == MODEL]
+    return found + [comparison for row in models for comparison in _model_comparisons(row, predictors)]
 
 
-def _kernel_comparisons(
-    rows: Sequence[Measurement], device: Device, roofline: Device, cache: Cache
-) -> list[Comparison]:
-    found = []
-    for row in rows:
-        seconds = row.seconds_cold if cache is Cache.COLD else row.seconds_warm
-        try:
-            (ours,), (roof,) = predict([row.spec], device, cache), predict([row.spec], roofline, cache)
-        except HwsimError:
-            continue
-        if seconds is not None:
-            found.append(_comparison(row, cache, "seconds", seconds, ours, roof))
-        if cache is Cache.WARM and row.joules_warm is not None:
-            found.append(_comparison(row, cache, "joules", row.joules_warm, ours, roof))
-    return found
+def _seen_specs(measurements: Measurements, card: Card) -> frozenset[str]:
+    """The specs of the rows that the card's calibration was fitted to."""
+    parts = card.calibration.parts.get(measurements.name) if card.calibration else None
+    return frozenset(_case(row) for row in split_rows(measurements.rows, parts)[0]) if parts else frozenset()
 
 
-def _comparison(
-    row: Measurement, cache: str, quantity: str, measured: float, ours: Mapping[str, Any], roof: Mapping[str, Any]
-) -> Comparison:
-    case = " ".join(f"{name}={value}" for name, value in row.spec.items() if name != "op")
-    family = FAMILIES.get(row.op, row.op)
-    return Comparison(
-        family, row.op, case, str(cache), quantity, measured, ours[quantity], roof[quantity], str(ours["bound"])
-    )
+def _case(row: Measurement) -> str:
+    return " ".join(f"{name}={value}" for name, value in row.spec.items())
 
 
-def _model_comparisons(row: Measurement, device: Device, roofline: Device) -> list[Comparison]:
-    spec = row.spec
-    try:
-        ours, roof = (_summary(_simulated(spec, chosen)) for chosen in (device, roofline))
-    except HwsimError:
-        return []
-    pairs = (("seconds", row.seconds_warm), ("joules", row.joules_warm))
-    mode = str(spec.get("mode", "graph"))
+def _kernel_comparisons(kernels: MeasuredKernels, by: Predictors, seen: frozenset[str]) -> Iterator[Comparison]:
+    ours, sheet, roof = (_predictions(kernels, device) for device in (by.device, by.datasheet, by.roofline))
+    ratios = np.full(len(kernels.rows), nan)
+    if by.residual is not None:
+        ratios = by.residual.ratios(kernels, estimate_all(kernels.on(by.device), kernels.kernels))
+    calibration = by.device.card.calibration
+    spread = calibration.spread(kernels.family, str(kernels.cache)) if calibration else None
+    for quantity in QUANTITIES:
+        for i, measured in enumerate(kernels.measured(quantity)):
+            if measured is None:
+                continue
+            row, figure = kernels.rows[i], ours[i][quantity]
+            low, high = _interval(figure, spread) if quantity == "seconds" else (nan, nan)
+            yield Comparison(
+                kernels.family,
+                row.op,
+                _case(row).replace(f"op={row.op}", "").strip(),
+                str(kernels.cache),
+                quantity,
+                measured,
+                figure,
+                sheet[i][quantity],
+                roof[i][quantity],
+                str(ours[i]["bound"]),
+                figure * ratios[i] if quantity == "seconds" else nan,
+                low,
+                high,
+                _case(row) not in seen,
+            )
+
+
+def _interval(seconds: float, spread: Spread | None) -> tuple[float, float]:
+    return (seconds * spread.low, seconds * spread.high) if spread else (nan, nan)
+
+
+def _predictions(kernels: MeasuredKernels, device: Device) -> list[dict[str, Any]]:
+    costs: list[Cost] = estimate_all(kernels.on(device), kernels.kernels)
+    static = device.card.static_power
     return [
-        _comparison(row, mode, quantity, measured, ours, roof) for quantity, measured in pairs if measured is not None
+        {"seconds": cost.seconds, "joules": cost.joules + static * cost.seconds, "bound": cost.bound} for cost in costs
     ]
 
 
-def _simulated(spec: Mapping[str, Any], device: Device) -> Result:
-    workload = Workload(str(spec["phase"]), int(spec["batch"]), int(spec["prompt"]))
-    mapper = load_mapper(MAPPER_OF_MODE.get(str(spec.get("mode")), "recorded"))
-    return Simulation(find_model(str(spec["model"])), device, mapper, workload, spans=False).run()
-
-
-def _summary(result: Result) -> dict[str, Any]:
-    return {"seconds": result.latency, "joules": result.energy, "bound": result.bound}
+def _model_comparisons(row: Measurement, by: Predictors) -> Iterator[Comparison]:
+    """The comparisons of one run of a whole model; none where the zoo lacks it or the device cannot run it."""
+    results = [measured_result(row, device) for device in (by.device, by.datasheet, by.roofline)]
+    if any(result is None for result in results):
+        return
+    ours, sheet, roof = (
+        {"seconds": result.latency, "joules": result.energy} for result in results if result is not None
+    )
+    mode = str(row.spec.get("mode", "graph"))
+    calibration = by.device.card.calibration
+    spread = calibration.spread(END_TO_END, mode) if calibration else None
+    for quantity, measured in zip(QUANTITIES, (row.seconds_warm, row.joules_warm), strict=True):
+        if measured is None:
+            continue
+        low, high = _interval(ours[quantity], spread) if quantity == "seconds" else (nan, nan)
+        case = _case(row).replace("op=model", "").strip()
+        figures = (measured, ours[quantity], sheet[quantity], roof[quantity])
+        bound = results[0].bound if results[0] else ""
+        yield Comparison(END_TO_END, row.op, case, mode, quantity, *figures, bound, nan, low, high)
 
 
 def uncovered(measurements: Measurements, comparisons: Sequence[Comparison]) -> Mapping[str, int]:
     """How many measured rows of each op have no prediction."""
-    rows, seen = (
-        _counts(row.op for row in measurements.rows),
-        _counts({(c.op, c.case): c.op for c in comparisons}.values()),
-    )
-    return {op: count - seen.get(op, 0) for op, count in rows.items() if count > seen.get(op, 0)}
-
-
-def _counts(names: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts
+    rows = Counter(row.op for row in measurements.rows)
+    seen = Counter(op for op, _ in {(c.op, c.case) for c in comparisons})
+    return {op: count - seen[op] for op, count in rows.items() if count > seen[op]}
 
 
 def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """One row per comparison, with ``error`` = |predicted/measured - 1|, for the device model and the roofline."""
+    """One row per comparison, with each model's ``error`` = |predicted/measured - 1|, and whether the interval holds."""
     import pandas as pd
 
-    frame = pd.DataFrame(comparisons)
-    for model in ("predicted", "roofline"):
+    frame = pd.DataFrame(comparisons, columns=list(Comparison.__dataclass_fields__))
+    for model in MODELS:
         frame[f"{model}_error"] = (frame[model] / frame["measured"] - 1).abs()
+    frame["inside"] = ((frame["low"] <= frame["measured"]) & (frame["measured"] <= frame["high"])).where(
+        frame["low"].notna()
+    )
     return frame
 
 
 def error_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """MAPE, median and worst error by quantity, family and cache, for the device model and for the plain roofline."""
+    """MAPE, median and worst error by quantity, family and cache on unseen rows, for each of `MODELS`, and the share of
+    rows inside their interval."""
     frame = to_frame(comparisons)
+    frame = frame[frame["unseen"]]
     columns: dict[str, tuple[str, str | Callable[[Any], Any]]] = {"rows": ("measured", "size")}
-    for model, short in (("predicted", "model"), ("roofline", "roofline")):
+    for model in MODELS:
         columns |= {
-            f"{short}_mape": (f"{model}_error", "mean"),
-            f"{short}_median": (f"{model}_error", "median"),
-            f"{short}_worst": (f"{model}_error", "max"),
+            f"{model}_mape": (f"{model}_error", "mean"),
+            f"{model}_median": (f"{model}_error", "median"),
+            f"{model}_worst": (f"{model}_error", "max"),
         }
+    columns["inside"] = ("inside", "mean")
     return frame.groupby(["quantity", "family", "cache"], sort=True).agg(**columns).reset_index()
 
 
 def worst_rows(comparisons: Sequence[Comparison], count: int = 10) -> list[Comparison]:
     """The comparisons that are furthest off in the logarithm of the ratio."""
     return sorted(comparisons, key=lambda c: -abs(np.log(c.predicted / c.measured)))[:count]
-
-
-def accuracy_page(measurements: Sequence[Measurements], tables: Mapping[str, pd.DataFrame], card: Card) -> str:
-    """docs/accuracy.md: what was measured, how, and the error tables as they came out."""
-    names = " ".join(found.name for found in measurements)
-    lines = [
-        "# Accuracy",
-        "",
-        f"Predictions of the card `{card.name}` against measurements of the device, as they came out. The model's",
-        "constants are from the datasheet and public microbenchmarks, none from the rows below: nothing is fitted.",
-        "The plain roofline (peak rate and peak bandwidth of the same card) stands beside it.",
-        "",
-        "MAPE is the mean absolute percentage error of a row, |predicted/measured - 1|. `cold`: caches flushed, one",
-        "launch; `warm`: replayed back to back in a CUDA graph; `eager` and `graph`: whole models, launched op by op",
-        "or replayed.",
-        "",
-        f"Made by `hwsim validate {names} --device {card.name} --write docs/accuracy.md`.",
-    ]
-    for found in measurements:
-        lines += ["", f"## {found.name}", "", f"{len(found.rows)} rows in `kernels/measurements/{found.name}.csv`.", ""]
-        lines += [f"- {line}" for line in dict.fromkeys(found.header)]
-        lines += ["", *_markdown(tables[found.name])]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown(table: pd.DataFrame) -> list[str]:
-    head = "| quantity | family | cache or mode | rows | model MAPE | median | worst | roofline MAPE | median | worst |"
-    lines = [head, "|---|---|---|---:|---:|---:|---:|---:|---:|---:|"]
-    for row in table.to_dict("records"):
-        errors = [
-            f"{row[f'{model}_{figure}']:.1%}"
-            for model in ("model", "roofline")
-            for figure in ("mape", "median", "worst")
-        ]
-        lines.append(f"| {row['quantity']} | {row['family']} | {row['cache']} | {row['rows']} | {' | '.join(errors)} |")
-    return lines
 
 
 def explained(comparison: Comparison) -> str:

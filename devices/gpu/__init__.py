@@ -67,7 +67,7 @@ class Gpu:
 
     def timed(self, replay: Replay | None) -> Gpu:
         """The same GPU as a benchmark sees it."""
-        return Gpu(self.card, State.REPLAY if replay else State.SINGLE, replay)
+        return Gpu(self.card, State.REPLAY if replay else State.SINGLE, replay).with_constants(self.chip.fitted)
 
     def estimate(self, kernel: Kernel) -> Cost:
         """The cost of ``kernel`` run alone; never less than the roofline of its flows."""
