@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from importlib import import_module
 from importlib.resources import files
@@ -213,7 +213,7 @@ class ZooModel:
         if phase not in self.phases:
             raise InputError(f"model '{self.name}' has no phase '{phase}'; it has: {', '.join(self.phases)}")
         key = self.capture_name(phase)
-        for folder in (files("hwsim.models").joinpath("captures"), cache_folder() / "graphs"):
+        for folder in (_shipped_captures(), cache_folder() / "graphs"):
             graph = _read_capture(folder.joinpath(key))
             if graph is not None:
                 return graph
@@ -258,6 +258,11 @@ def trace_module(module: nn.Module, name: str, phase: str, symbols: tuple[str, .
     return fold(trace_symbolic(inputs, module, hints, name=name, backward=phase == "train"))
 
 
+@cache
+def _shipped_captures() -> Traversable:
+    return files("hwsim.models").joinpath("captures")
+
+
 def cache_folder() -> Path:
     """Where hwsim keeps what it can make again: $XDG_CACHE_HOME/hwsim, else ~/.cache/hwsim."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwsim"
@@ -275,9 +280,15 @@ def write_capture(graph: Graph, path: Path) -> None:
 
 def _read_capture(path: Traversable) -> Graph | None:
     try:
-        return read_graph(json.loads(gzip.decompress(path.read_bytes())))
+        return _stored_capture(path)  # type: ignore[arg-type]  # places in folders and archives have a hash
     except (OSError, ValueError, EOFError):
         return None
+
+
+@lru_cache(maxsize=64)
+def _stored_capture(path: Traversable) -> Graph:
+    """What stands in ``path``, whose name is a digest of all that it depends on; failures are not kept."""
+    return read_graph(json.loads(gzip.decompress(path.read_bytes())))
 
 
 @cache

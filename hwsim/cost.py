@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from hwsim.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cost:
     """Costs add: ``a + b`` one after the other, ``a | b`` at the same time, ``n * a`` repeated.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import ClassVar, Protocol, cast, runtime_checkable
 
+from hwsim.calibration import calibrated, find_calibration, read_calibration
 from hwsim.card import Card, read_card
 from hwsim.cost import Cost
 from hwsim.errors import UnknownNameError
@@ -44,25 +45,57 @@ class Device(Protocol):
 
 
 @runtime_checkable
-class Timed(Protocol):
-    """A device on which a benchmark's kernels take another time than in a long run, as caches and clocks differ."""
+class Batched(Protocol):
+    """A device that estimates many kernels at once faster than one by one."""
 
-    def timed(self, warm: bool) -> Device:
-        """The device as seen by one launch on empty caches, or ``warm``: by a kernel replayed back to back."""
+    def estimate_all(self, kernels: Sequence[Kernel]) -> list[Cost]:
+        """What ``estimate`` gives for each of ``kernels``."""
         ...
 
 
-def timed(device: Device, warm: bool) -> Device:
-    """``device`` as a benchmark sees it; one that does not tell such cases apart is returned as it is."""
-    return device.timed(warm) if isinstance(device, Timed) else device
+def estimate_all(device: Device, kernels: Sequence[Kernel]) -> list[Cost]:
+    """The costs of ``kernels``, each run alone: at once where the device can, else one by one."""
+    if isinstance(device, Batched):
+        return device.estimate_all(kernels)
+    return [device.estimate(kernel) for kernel in kernels]
 
 
-def load_device(name: str | Path, changes: Mapping[str, object] | None = None) -> Device:
+@runtime_checkable
+class Timed(Protocol):
+    """A device on which a benchmark's kernels take another time than in a long run, as caches and clocks differ."""
+
+    def timed(self, replay: Replay | None) -> Device:
+        """The device as seen by one launch on empty caches, or by a kernel replayed back to back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a benchmark repeats a kernel: ``copies`` of the weights take turns, of ``all_operands`` where it says so."""
+
+    copies: int = 1
+    all_operands: bool = False
+
+
+def timed(device: Device, replay: Replay | None) -> Device:
+    """``device`` as a benchmark sees it: with ``replay``, kernels follow each other and find in the caches what fits;
+    without, each is launched once on empty ones. A device that does not tell such cases apart is returned as it is."""
+    return device.timed(replay) if isinstance(device, Timed) else device
+
+
+def load_device(
+    name: str | Path, changes: Mapping[str, object] | None = None, calibration: str | Path | None = "auto"
+) -> Device:
     """The device of a shipped card (by name), of a card file (by path), or of a card made on the spot (``cpu-local``).
 
-    ``changes`` are what-if figures by dotted path: ``{"memories.hbm.bandwidth": "6 TB/s"}``.
+    ``changes`` are what-if figures by dotted path: ``{"memories.hbm.bandwidth": "6 TB/s"}``. ``calibration`` is a file
+    of fitted constants; "auto" takes what ships for this card or its generation, None takes the card's own figures.
     """
     card = read_card(_card_source(name), lambda family: _family(family).parameters, changes)
+    found = find_calibration(card) if calibration == "auto" else calibration
+    if found is not None:
+        known = read_calibration(Path(found)) if isinstance(found, str | Path) else found
+        card = calibrated(card, known, changes)
     return _family(card.family)(card)
 
 

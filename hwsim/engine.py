@@ -6,18 +6,20 @@ has been issued and the one before is done, so a lone kernel takes exactly its e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from hwsim.cost import Cost
-from hwsim.device import Device
+from hwsim.device import Device, estimate_all
 from hwsim.graph import Repeat
 from hwsim.mapper import Kernel, Schedule
+from hwsim.value import value
 
 STEADY = 1e-12  # relative change of an iteration's time below which the repetition is steady
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Span:
     """One execution of ``schedule.kernels[kernel]`` from ``start`` to ``end`` (seconds)."""
 
@@ -26,15 +28,35 @@ class Span:
     end: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Executions in order, which then run ``times`` more, each time later by ``period`` seconds."""
+
+    spans: tuple[Span, ...]
+    times: int = 0
+    period: float = 0.0
+
+    def __iter__(self) -> Iterator[Span]:
+        yield from self.spans
+        for later in range(1, self.times + 1):
+            shift = later * self.period
+            yield from [Span(span.kernel, span.start + shift, span.end + shift) for span in self.spans]
+
+
 @dataclass(frozen=True)
 class Timeline:
     """What ran when. ``elapsed`` is the time per kernel over all its executions, waiting for the host included;
-    ``spans`` holds every execution in order (empty where they were not asked for)."""
+    ``stretches`` hold the executions (none where they were not asked for), steady repetitions once."""
 
     seconds: float
     costs: tuple[Cost, ...]
     elapsed: tuple[float, ...]
-    spans: tuple[Span, ...]
+    stretches: tuple[Stretch, ...]
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Every execution in order."""
+        return tuple(span for stretch in self.stretches for span in stretch)
 
 
 def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
@@ -47,23 +69,29 @@ def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
         clock.repeat(repeat)
         position = repeat.stop
     clock.run(range(position, len(schedule.kernels)))
-    return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.spans))
+    return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.stretches))
 
 
-def _costs(kernels: tuple[Kernel, ...], device: Device) -> tuple[list[Cost], list[float]]:
+def _costs(kernels: Sequence[Kernel], device: Device) -> tuple[list[Cost], list[float]]:
     """Estimates of all kernels; those alike are estimated once."""
-    known: dict[object, tuple[Cost, float]] = {}
-    costs, issues = [], []
+    places: dict[object, int] = {}
+    distinct: list[Kernel] = []
+    which = []
     for kernel in kernels:
-        work = kernel.work
-        arithmetic = (work.matmul_flops, work.vector_flops, work.special_ops, work.dtype)
-        key = (kernel.kind, tuple(sorted(kernel.attrs.items())), kernel.flows, kernel.launch, arithmetic)
-        if key not in known:
-            known[key] = device.estimate(kernel), device.host_seconds(kernel)
-        cost, issue = known[key]
-        costs.append(cost)
-        issues.append(issue)
-    return costs, issues
+        place = places.setdefault(_signature(kernel), len(distinct))
+        if place == len(distinct):
+            distinct.append(kernel)
+        which.append(place)
+    costs = estimate_all(device, distinct)
+    issues = [device.host_seconds(kernel) for kernel in distinct]
+    return [costs[place] for place in which], [issues[place] for place in which]
+
+
+def _signature(kernel: Kernel) -> object:
+    """All that a cost may depend on: everything but the names."""
+    work = kernel.work
+    arithmetic = (work.matmul_flops, work.vector_flops, work.special_ops, work.dtype)
+    return kernel.kind, tuple(sorted(kernel.attrs.items())), kernel.flows, kernel.launch, arithmetic
 
 
 class _Clock:
@@ -73,21 +101,23 @@ class _Clock:
         self.host = 0.0
         self.device = 0.0
         self.elapsed = [0.0] * len(costs)
-        self.spans: list[Span] = []
-        self._costs = costs
+        self.stretches: list[Stretch] = []
+        self._seconds = [cost.seconds for cost in costs]
         self._issues = issues
         self._record = spans
 
     def run(self, kernels: range, times: int = 1) -> None:
         """One pass over ``kernels``, its times counted ``times`` fold."""
+        spans = []
         for index in kernels:
             self.host += self._issues[index]
             start = max(self.host, self.device)
-            end = start + self._costs[index].seconds
+            end = start + self._seconds[index]
             self.elapsed[index] += times * (end - self.device)
-            if self._record:
-                self.spans.append(Span(index, start, end))
+            spans.append(Span(index, start, end))
             self.device = end
+        if self._record:
+            self.stretches.append(Stretch(tuple(spans)))
 
     def repeat(self, repeat: Repeat) -> None:
         """The body until its iterations are steady, then the remaining ones as multiples.
@@ -113,12 +143,11 @@ class _Clock:
         if times == 0:
             return
         host, device, record = self.host, self.device, self._record
-        last = self.spans[-len(body) :] if record else []
         self._record = False
         self.run(body, times)
         self.host, self.device, self._record = host + times * issued, device + times * took, record
-        for later in range(1, times + 1):
-            self.spans += [Span(s.kernel, s.start + later * took, s.end + later * took) for s in last]
+        if record:
+            self.stretches[-1] = replace(self.stretches[-1], times=times, period=took)
 
 
 def unrolled(schedule: Schedule) -> Iterator[Kernel]:

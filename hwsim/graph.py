@@ -32,17 +32,20 @@ unknown       none: charged its operand bytes and listed as unmodelled
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from hwsim.dtypes import dtype
 from hwsim.errors import GraphError
-from hwsim.sizes import Binder, Size, product, symbols_of
+from hwsim.sizes import Size, product, symbols_of
+from hwsim.value import value
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hwsim.binding import Binding
 
 
 class Role(StrEnum):
@@ -54,6 +57,9 @@ class Role(StrEnum):
     STATE = "state"  # survives the step: KV cache, recurrent state, optimizer state
     ACTIVATION = "activation"
     OUTPUT = "output"
+
+
+RESIDENT = (Role.WEIGHT, Role.BUFFER, Role.STATE)  # what exists before and after a run
 
 
 class Kind(StrEnum):
@@ -86,7 +92,7 @@ MATMUL_KINDS = frozenset({Kind.MATMUL, Kind.CONV, Kind.ATTENTION})
 Attribute: TypeAlias = "Size | float | str | bool | tuple[Size, ...]"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tensor:
     """A value of the graph.
 
@@ -115,7 +121,7 @@ class Tensor:
         return dtype(self.dtype).bytes_for(elements)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Op:
     """One operation. ``source`` is its name where it was captured, ``path`` the module it belongs to."""
 
@@ -164,6 +170,63 @@ class Repeat:
     shared: frozenset[str] = frozenset()
 
 
+class Structure:
+    """What a graph is apart from its sizes, and what follows from that alone.
+
+    Graphs bound from the same one share it. It is hashed by identity, so that caches can be kept by it. The sizes in
+    ``tensors`` and ``ops`` are those of one graph among the many: read names, kinds, formats and roles only.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.tensors, self.ops, self.repeats = graph.tensors, graph.ops, graph.repeats
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """How often each op runs."""
+        counts = [1] * len(self.ops)
+        for repeat in self.repeats:
+            for index in range(repeat.start, repeat.stop):
+                counts[index] *= repeat.count
+        return tuple(counts)
+
+    @cached_property
+    def regions(self) -> tuple[Repeat | None, ...]:
+        """The repetition that each op belongs to."""
+        regions: list[Repeat | None] = [None] * len(self.ops)
+        for repeat in self.repeats:
+            regions[repeat.start : repeat.stop] = [repeat] * (repeat.stop - repeat.start)
+        return tuple(regions)
+
+    @cached_property
+    def storages(self) -> Mapping[str, str]:
+        """The tensor that owns the storage behind each."""
+        return {name: self._storage(name) for name in self.tensors}
+
+    def _storage(self, name: str) -> str:
+        base = self.tensors[name].base
+        while base is not None:
+            name, base = base, self.tensors[base].base
+        return name
+
+    @cached_property
+    def residents(self) -> tuple[str, ...]:
+        """The storages that exist before and after a run."""
+        return tuple(name for name, tensor in self.tensors.items() if tensor.base is None and tensor.role in RESIDENT)
+
+    @cached_property
+    def copies(self) -> Mapping[str, int]:
+        """How many tensors each name stands for: more than 1 inside repeated bodies."""
+        copies = dict.fromkeys(self.tensors, 1)
+        for repeat in self.repeats:
+            body = self.ops[repeat.start : repeat.stop]
+            made = {name for op in body for name in op.outputs}
+            shared = {self.storages[name] for name in repeat.shared}
+            for name in {self.storages[name] for op in body for name in (*op.inputs, *op.outputs)} - shared:
+                if self.tensors[name].role in RESIDENT or name in made:
+                    copies[name] = repeat.count
+        return copies
+
+
 @dataclass(frozen=True)
 class Graph:
     """Ops in execution order over named tensors.
@@ -177,6 +240,14 @@ class Graph:
     repeats: tuple[Repeat, ...] = ()
     level: str = "module"
 
+    def __hash__(self) -> int:
+        """Of what is cheap to look at: caches keep what they make of a graph, by its value."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.repeats, tuple((t.shape, t.dtype) for t in self.tensors.values())))
+
     @cached_property
     def symbols(self) -> frozenset[str]:
         """Names of the sizes that are still free."""
@@ -184,34 +255,38 @@ class Graph:
         return frozenset().union(*(symbols_of(size) for size in sizes))
 
     @cached_property
-    def counts(self) -> tuple[int, ...]:
-        """How often each op runs."""
-        counts = [1] * len(self.ops)
-        for repeat in self.repeats:
-            for index in range(repeat.start, repeat.stop):
-                counts[index] *= repeat.count
-        return tuple(counts)
+    def structure(self) -> Structure:
+        """All but the sizes; a bound graph has that of the graph it was bound from."""
+        return Structure(self)
 
     @cached_property
+    def elements(self) -> Mapping[str, int]:
+        """Elements of each tensor, repeated ones included; the sizes must be bound."""
+        return {name: _known(tensor.numel) for name, tensor in self.tensors.items()}
+
+    @cached_property
+    def nbytes(self) -> Mapping[str, float]:
+        """Bytes of each tensor; the sizes must be bound."""
+        return {name: tensor.nbytes for name, tensor in self.tensors.items()}
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How often each op runs."""
+        return self.structure.counts
+
+    @property
     def copies(self) -> Mapping[str, int]:
         """How many tensors each name stands for: more than 1 inside repeated bodies."""
-        copies = dict.fromkeys(self.tensors, 1)
-        for repeat in self.repeats:
-            body = self.ops[repeat.start : repeat.stop]
-            made = {name for op in body for name in op.outputs}
-            shared = {self.storage(name) for name in repeat.shared}
-            for name in {self.storage(name) for op in body for name in (*op.inputs, *op.outputs)} - shared:
-                persistent = self.tensors[name].role in (Role.WEIGHT, Role.BUFFER, Role.STATE)
-                if persistent or name in made:
-                    copies[name] = repeat.count
-        return copies
+        return self.structure.copies
+
+    @property
+    def storages(self) -> Mapping[str, str]:
+        """The tensor that owns the storage behind each."""
+        return self.structure.storages
 
     def storage(self, name: str) -> str:
         """The tensor that owns the storage behind ``name``."""
-        base = self.tensors[name].base
-        while base is not None:
-            name, base = base, self.tensors[base].base
-        return name
+        return self.structure.storages[name]
 
     def of_role(self, *roles: Role) -> Iterator[Tensor]:
         """Tensors of the given roles that own their storage."""
@@ -223,15 +298,18 @@ class Graph:
 
     def bind(self, **values: int) -> Graph:
         """The same graph with sizes filled in; every symbol needs a value, others are ignored."""
-        for name, value in values.items():
-            if value < 1 and name in self.symbols:
-                raise GraphError(f"size '{name}' must be at least 1; got {value}")
+        for name, size in values.items():
+            if size < 1 and name in self.symbols:
+                raise GraphError(f"size '{name}' must be at least 1; got {size}")
         if not self.symbols:
             return self
-        bound = Binder(values)
-        tensors = {name: _bind_tensor(tensor, bound) for name, tensor in self.tensors.items()}
-        ops = tuple(replace(op, attrs=_bind_attrs(op.attrs, bound)) for op in self.ops)
-        return replace(self, tensors=tensors, ops=ops)
+        return self._binding(values)
+
+    @cached_property
+    def _binding(self) -> Binding:
+        from hwsim.binding import Binding
+
+        return Binding(self)
 
     @property
     def parameters(self) -> int:
@@ -294,23 +372,3 @@ def _known(size: Size) -> int:
     if isinstance(size, int):
         return size
     raise GraphError(f"the size {size!r} is free: bind the graph first")
-
-
-def _bind_tensor(tensor: Tensor, bound: Binder) -> Tensor:
-    if tensor.distinct is None and all(isinstance(size, int) for size in tensor.shape):
-        return tensor
-    distinct = None if tensor.distinct is None else bound(tensor.distinct)
-    shape = tuple(bound(size) for size in tensor.shape)
-    return Tensor(tensor.name, shape, tensor.dtype, tensor.role, tensor.base, distinct)
-
-
-def _bind_attrs(attrs: Mapping[str, Attribute], bound: Binder) -> dict[str, Attribute]:
-    values: dict[str, Attribute] = {}
-    for name, value in attrs.items():
-        if isinstance(value, tuple):
-            values[name] = tuple(bound(size) for size in value)
-        elif isinstance(value, int | float | str):
-            values[name] = value
-        else:
-            values[name] = bound(value)
-    return values

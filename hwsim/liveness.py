@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hwsim.graph import Graph, Repeat, Role
+from hwsim.graph import RESIDENT, Graph, Repeat, Role, Structure
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
-RESIDENT = (Role.WEIGHT, Role.BUFFER, Role.STATE)
+IntArray: TypeAlias = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +36,45 @@ class Usage:
 
 def usage(graph: Graph, absent: Collection[str] = ()) -> Usage:
     """The memory in use by a bound graph; storages in ``absent`` never reach memory (they stay in registers)."""
-    resident = {str(role): graph.bytes_of(role) for role in RESIDENT}
-    lives = _lives(graph, frozenset(absent)).values()
-    views = [_alive(len(graph.ops), _spans(lives, last)) for last in (False, True)]
-    return Usage(resident, tuple(float(value) for value in np.maximum(*views)))
+    structure, nbytes = graph.structure, graph.nbytes
+    resident: dict[str, float] = dict.fromkeys(map(str, RESIDENT), 0)
+    for name in structure.residents:
+        resident[structure.tensors[name].role] += nbytes[name] * structure.copies[name]
+    spans = _spans(structure, frozenset(absent))
+    sizes = np.array([nbytes[name] for name in spans.storages])
+    views = [_alive(len(graph.ops), changes, sizes) for changes in (spans.first, spans.last)]
+    return Usage(resident, tuple(np.maximum(*views).tolist()))
 
 
-def _alive(ops: int, spans: Iterable[_Span]) -> FloatArray:
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """At which ops which storages come (``copies`` above 0) and go (below), in the order of the storages."""
+
+    ops: IntArray
+    storages: IntArray
+    copies: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Spans:
+    """When storages are alive, in the first or the last iteration of every region."""
+
+    storages: tuple[str, ...]
+    first: _Changes
+    last: _Changes
+
+
+def _alive(ops: int, changes: _Changes, sizes: FloatArray) -> FloatArray:
     """Bytes alive while each of ``ops`` ops runs."""
     change = np.zeros(ops + 1)
-    for span in spans:
-        change[span.start] += span.nbytes
-        change[span.stop] -= span.nbytes
-    return np.cumsum(change)[:-1]
+    np.add.at(change, changes.ops, changes.copies * sizes[changes.storages])
+    return np.cumsum(change)[:ops]
 
 
 @dataclass(slots=True)
 class _Life:
     """A storage from the op that makes it to its last reader; ``later`` readers see every iteration's copy."""
 
-    nbytes: float
     birth: int
     death: int
     region: Repeat | None
@@ -62,52 +82,55 @@ class _Life:
     used_up: Repeat | None = None  # the region whose iterations read one copy each, for the last time
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    start: int
-    stop: int
-    nbytes: float
+@lru_cache(maxsize=256)
+def _spans(structure: Structure, absent: frozenset[str]) -> _Spans:
+    lives = _lives(structure, absent)
+    return _Spans(tuple(lives), _changes(lives.values(), last=False), _changes(lives.values(), last=True))
 
 
-def _spans(lives: Iterable[_Life], last: bool) -> Iterable[_Span]:
+def _changes(lives: Iterable[_Life], last: bool) -> _Changes:
     """Intervals of ops during which bytes are alive, in the first or the last iteration of every region.
 
     A storage made once per iteration and read after its region (a saved activation, a gradient) exists count times:
     count-1 copies are there throughout the last iteration of the region that makes them, and throughout the first
     one of the region that uses them up.
     """
-    for life in lives:
-        yield _Span(life.birth, life.death + 1, life.nbytes)
+    found: list[tuple[int, int, int]] = []
+    for storage, life in enumerate(lives):
+        found += (life.birth, storage, 1), (life.death + 1, storage, -1)
         if life.kept and life.region is not None:
             start = life.region.start if last else life.region.stop
             stop = life.death + 1
             if life.used_up is not None:
                 stop = life.used_up.start if last else life.used_up.stop
-            yield _Span(start, max(start, stop), (life.region.count - 1) * life.nbytes)
+            more = life.region.count - 1
+            found += (start, storage, more), (max(start, stop), storage, -more)
+    ops, storages, copies = np.array(found, dtype=np.intp).reshape(-1, 3).T
+    return _Changes(ops, storages, copies.astype(np.float64))
 
 
-def _lives(graph: Graph, absent: frozenset[str]) -> dict[str, _Life]:
+def _lives(structure: Structure, absent: frozenset[str]) -> dict[str, _Life]:
     lives: dict[str, _Life] = {}
-    regions = _regions(graph)
-    for tensor in graph.of_role(Role.INPUT):
-        lives[tensor.name] = _Life(tensor.nbytes, 0, 0, None, kept=False)
-    for index, op in enumerate(graph.ops):
-        region = regions[index]
+    for tensor in structure.tensors.values():
+        if tensor.role is Role.INPUT and tensor.base is None:
+            lives[tensor.name] = _Life(0, 0, None, kept=False)
+    for index, op in enumerate(structure.ops):
+        region = structure.regions[index]
         for name in op.inputs:
-            _read(graph, lives, graph.storage(name), index, region)
+            _read(lives, structure.storages[name], index, region)
         for name in op.outputs:
-            storage = graph.storage(name)
-            if storage in lives or storage in absent or graph.tensors[storage].role in RESIDENT:
-                _read(graph, lives, storage, index, region)
+            storage = structure.storages[name]
+            if storage in lives or storage in absent or structure.tensors[storage].role in RESIDENT:
+                _read(lives, storage, index, region)
                 continue
-            lives[storage] = _Life(graph.tensors[storage].nbytes, index, index, region, kept=False)
+            lives[storage] = _Life(index, index, region, kept=False)
     for name, life in lives.items():
-        if graph.tensors[name].role is Role.OUTPUT:
-            life.death, life.kept, life.used_up = len(graph.ops) - 1, life.region is not None, None
+        if structure.tensors[name].role is Role.OUTPUT:
+            life.death, life.kept, life.used_up = len(structure.ops) - 1, life.region is not None, None
     return lives
 
 
-def _read(graph: Graph, lives: dict[str, _Life], storage: str, index: int, region: Repeat | None) -> None:
+def _read(lives: dict[str, _Life], storage: str, index: int, region: Repeat | None) -> None:
     life = lives.get(storage)
     if life is None:
         return
@@ -116,11 +139,3 @@ def _read(graph: Graph, lives: dict[str, _Life], storage: str, index: int, regio
     each = outside and region is not None and storage not in region.shared
     life.kept = life.kept or each
     life.used_up = region if each else None
-
-
-def _regions(graph: Graph) -> list[Repeat | None]:
-    """The repetition that each op belongs to."""
-    regions: list[Repeat | None] = [None] * len(graph.ops)
-    for repeat in graph.repeats:
-        regions[repeat.start : repeat.stop] = [repeat] * (repeat.stop - repeat.start)
-    return regions

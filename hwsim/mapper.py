@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from hwsim.graph import Attribute, Graph, Kind, Repeat, Role
+from hwsim.value import value
 from hwsim.work import Pattern, Work
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Launch(StrEnum):
     GRAPH = "graph"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flow:
     """Bytes that a kernel moves from or to one memory in one pattern; ``granule`` as in `hwsim.work.Access`."""
 
@@ -36,7 +37,7 @@ class Flow:
     role: Role = Role.ACTIVATION
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kernel:
     """What a device launches: one op, or several fused ones with the ``kind`` and ``attrs`` of the main one."""
 
@@ -82,20 +83,26 @@ class Placement:
 
     def of(self, storage: str) -> Mapping[str, float]:
         """Memory name -> share of the bytes of ``storage``."""
-        if storage in self.shares:
-            return self.shares[storage]
+        return self.shares.get(storage) or self.unnamed
+
+    @property
+    def unnamed(self) -> Mapping[str, float]:
+        """Memory name -> share of the bytes of every storage that is not named."""
         return {self.default: 1.0 - sum(self.elsewhere.values()), **self.elsewhere}
 
     def flows(self, work: Work) -> tuple[Flow, ...]:
         """The traffic of ``work`` by memory, accesses alike in memory, role and pattern joined."""
         joined: dict[tuple[str, bool, Pattern, float, Role], float] = {}
+        shares, unnamed = self.shares, self.unnamed
         for access in work.accesses:
-            for memory, share in self.of(access.tensor).items():
+            for memory, share in shares.get(access.tensor, unnamed).items():
                 key = (memory, access.write, access.pattern, access.granule, access.role)
                 joined[key] = joined.get(key, 0.0) + share * access.nbytes
         return tuple(
-            Flow(memory, nbytes, write, pattern, granule, role)
-            for (memory, write, pattern, granule, role), nbytes in joined.items()
+            [
+                Flow(memory, nbytes, write, pattern, granule, role)
+                for (memory, write, pattern, granule, role), nbytes in joined.items()
+            ]
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwsim.card import Card, Memory
 from hwsim.errors import DoesNotFitError
 from hwsim.graph import Graph
-from hwsim.liveness import RESIDENT, Usage
+from hwsim.liveness import Usage
 from hwsim.mapper import Placement, Policy
 from hwsim.units import format_quantity
 from hwsim.work import Work
@@ -78,7 +78,7 @@ def _by_use(graph: Graph, works: Iterable[tuple[Work, int]]) -> list[tuple[str, 
     for work, count in works:
         for access in work.accesses:
             traffic[access.tensor] = traffic.get(access.tensor, 0.0) + count * access.nbytes
-    sizes = [(tensor.name, tensor.nbytes * graph.copies[tensor.name]) for tensor in graph.of_role(*RESIDENT)]
+    sizes = [(name, graph.nbytes[name] * graph.copies[name]) for name in graph.structure.residents]
     sizes = [(name, nbytes) for name, nbytes in sizes if nbytes > 0]
     return sorted(sizes, key=lambda item: -traffic.get(item[0], 0.0) / item[1])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,10 +67,8 @@ class Simulation:
         captured = self.model.capture(phase)
         if self.workload.batch != 1 and "batch" not in captured.symbols:
             raise InputError(f"model '{self.model.name}' was captured with fixed sizes: its batch cannot be set")
-        graph = in_precision(captured, self.workload.dtype)
+        graph = _prepared(captured, self.workload.dtype, phase == "train")
         graph = graph.bind(batch=self.workload.batch, prompt=prompt)
-        if phase == "train":
-            graph = with_optimizer(graph)
         schedule = self.mapper.schedule(graph, self.device, self.policy)
         return PhaseResult(
             phase, prompt, schedule, run(schedule, self.device, self.spans), graph.unmodelled, graph.level
@@ -117,9 +116,21 @@ def estimate(
     return Simulation(found, made, load_mapper(mapper), workload, Policy(spill)).run()
 
 
+@lru_cache(maxsize=64)
+def _prepared(captured: Graph, dtype: str, train: bool) -> Graph:
+    """The graph before its sizes are known; cases share it, and with it what is known of its structure."""
+    graph = in_precision(captured, dtype)
+    return with_optimizer(graph) if train else graph
+
+
 def load_mapper(name: str) -> Mapper:
     """The mapper called ``name``."""
-    return cast("Mapper", cast("type", load_plugin(MAPPERS, name))())
+    return cast("Mapper", _mapper_class(name)())
+
+
+@lru_cache(maxsize=64)
+def _mapper_class(name: str) -> type:
+    return cast("type", load_plugin(MAPPERS, name))
 
 
 def with_optimizer(graph: Graph) -> Graph:

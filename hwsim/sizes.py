@@ -7,6 +7,7 @@ operations, serialisable as nested lists: no text is ever evaluated.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,11 +15,11 @@ from typing import Any, TypeAlias
 from hwsim.errors import GraphError
 
 _OPERATIONS: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "//": lambda a, b: a // b,
-    "%": lambda a, b: a % b,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
     "max": max,
     "min": min,
 }
@@ -110,31 +111,62 @@ def symbols_of(size: Size) -> frozenset[str]:
     return symbols_of(_size(size.left)) | symbols_of(_size(size.right))
 
 
-class Binder:
-    """Evaluates sizes under one assignment of the symbols; equal expressions are computed once."""
+class Tape:
+    """Many sizes as one list of integer operations, each different one of which is done once per assignment.
 
-    def __init__(self, values: Mapping[str, int]) -> None:
-        self._values = dict(values)
+    `add` gives the place of a size; `run` gives the values of all places.
+    """
+
+    def __init__(self) -> None:
+        self._values: list[int] = []  # the constants; what `run` fills in is 0 until then
+        self._symbols: dict[str, int] = {}
+        self._steps: list[tuple[int, Callable[[int, int], int], int, int]] = []
+        self._places: dict[int | tuple[str, int, int], int] = {}
+        # Keyed by identity, since hashing whole trees costs more; the expression is kept so that its id stays its own.
         self._known: dict[int, tuple[Expr, int]] = {}
 
-    def __call__(self, size: Size) -> int:
+    def add(self, size: Size) -> int:
+        """The place of ``size``; those that are computed alike share one."""
         if isinstance(size, int):
-            return size
-        # Keyed by identity, since hashing whole trees costs more; the expression is kept so that its id stays its own.
+            return self._place(size, size)
         known = self._known.get(id(size))
         if known is None:
-            known = (size, self._evaluate(size))
-            self._known[id(size)] = known
+            known = self._known[id(size)] = (size, self._added(size))
         return known[1]
 
-    def _evaluate(self, size: Expr) -> int:
+    def run(self, values: Mapping[str, int]) -> list[int]:
+        """The values of all places; every symbol needs one."""
+        found = self._values.copy()
+        for name, place in self._symbols.items():
+            if name not in values:
+                known = ", ".join(sorted(values)) or "none"
+                raise GraphError(f"size '{name}' is free: give it a value (given: {known})")
+            found[place] = values[name]
+        for place, operation, left, right in self._steps:
+            found[place] = operation(found[left], found[right])
+        return found
+
+    def _added(self, size: Expr) -> int:
         if size.operation == "symbol":
             name = str(size.left)
-            if name not in self._values:
-                known = ", ".join(sorted(self._values)) or "none"
-                raise GraphError(f"size '{name}' is free: give it a value (given: {known})")
-            return self._values[name]
-        return _OPERATIONS[size.operation](self(_size(size.left)), self(_size(size.right)))
+            if name not in self._symbols:
+                self._symbols[name] = self._new(0)
+            return self._symbols[name]
+        left, right = self.add(_size(size.left)), self.add(_size(size.right))
+        before = len(self._values)
+        place = self._place((size.operation, left, right), 0)
+        if place == before:
+            self._steps.append((place, _OPERATIONS[size.operation], left, right))
+        return place
+
+    def _place(self, key: int | tuple[str, int, int], value: int) -> int:
+        if key not in self._places:
+            self._places[key] = self._new(value)
+        return self._places[key]
+
+    def _new(self, value: int) -> int:
+        self._values.append(value)
+        return len(self._values) - 1
 
 
 def to_json(size: Size) -> int | list[Any]:

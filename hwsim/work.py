@@ -7,15 +7,36 @@ whether or not it is causal; `causal` stays an attribute for the devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from enum import StrEnum
+from functools import lru_cache
 from math import log2, prod
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from hwsim.dtypes import dtype
 from hwsim.errors import GraphError
-from hwsim.graph import MATMUL_KINDS, Graph, Kind, Op, Role
+from hwsim.graph import MATMUL_KINDS, Kind, Op, Role, Tensor
+from hwsim.value import value
+
+
+class Operands(Protocol):
+    """The tensors that ops name; a graph is one. All sizes are known."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Each by its name."""
+        ...
+
+    @property
+    def storages(self) -> Mapping[str, str]:
+        """The name of the tensor that owns the storage of each."""
+        ...
+
+    @property
+    def nbytes(self) -> Mapping[str, float]:
+        """The bytes of each."""
+        ...
 
 
 class Pattern(StrEnum):
@@ -27,7 +48,7 @@ class Pattern(StrEnum):
     SCATTER = "scatter"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Access:
     """Bytes that one operand moves. ``granule`` is the length of a contiguous run in bytes (0: the whole)."""
 
@@ -39,7 +60,7 @@ class Access:
     granule: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """FLOPs by unit and the operand traffic of one op or of several fused ones. ``dtype`` is the operands' format."""
 
@@ -80,7 +101,7 @@ class Work:
         return sum(access.nbytes for access in self.accesses if access.role is role)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Arithmetic:
     """FLOPs of an op by the unit that does them."""
 
@@ -113,13 +134,8 @@ REDUCTIONS: dict[str, tuple[float, float]] = {
 
 # Vector FLOPs per element; each row adds one special operation (the root).
 NORMS: dict[str, float] = {
-    "layernorm": 7.0,
-    "rmsnorm": 4.0,
-    "groupnorm": 7.0,
-    "batchnorm": 4.0,
-    "batchnorm_train": 7.0,
-    "l2norm": 3.0,
-}
+    "layernorm": 7, "rmsnorm": 4, "groupnorm": 7, "batchnorm": 4, "batchnorm_train": 7, "l2norm": 3,
+}  # fmt: skip
 
 # Per token and head, in units of d_k·d_v, C·d_k and C·d_v: the recurrent form's coefficient, then those of the chunk
 # form of length C (full, unmasked tiles; the intra-chunk solve adds (2/3)·C² for the delta family).
@@ -130,7 +146,10 @@ SCAN_RULES = frozenset({"mamba1"})
 # How many leading inputs set the format that an op calculates in.
 FACTORS = {**dict.fromkeys(MATMUL_KINDS, 2), Kind.RECURRENCE: 1}
 
-Formula: TypeAlias = Callable[[Op, Graph], Arithmetic]
+# The destination of these stands among the outputs only: it is not read.
+_WRITERS = frozenset({Kind.WRITE, Kind.FILL, Kind.RANDOM})
+
+Formula: TypeAlias = Callable[[Op], Arithmetic]
 _FORMULAS: dict[Kind, Formula] = {}
 
 
@@ -148,12 +167,12 @@ def formula(*kinds: Kind) -> Callable[[Formula], Formula]:
 
 
 @formula(Kind.MATMUL)
-def _matmul(op: Op, graph: Graph) -> Arithmetic:
+def _matmul(op: Op) -> Arithmetic:
     return Arithmetic(matmul=2.0 * op.size("batch") * op.size("m") * op.size("n") * op.size("k"))
 
 
 @formula(Kind.CONV)
-def _conv(op: Op, graph: Graph) -> Arithmetic:
+def _conv(op: Op) -> Arithmetic:
     """Each position of the coarser side meets every kernel tap: 2·N·positions·O·(C/g)·taps, in every direction.
 
     A weight gradient counts all pairs of channels, also those that no group joins, as torch's FlopCounterMode does:
@@ -166,7 +185,7 @@ def _conv(op: Op, graph: Graph) -> Arithmetic:
 
 
 @formula(Kind.ATTENTION)
-def _attention(op: Op, graph: Graph) -> Arithmetic:
+def _attention(op: Op) -> Arithmetic:
     """Forward: Q·Kᵀ and P·V. Backward: the scores again, dV, dP, dQ and dK. Softmax: 4 FLOP and one exp a score."""
     scores = float(op.size("batch") * op.size("heads") * op.size("q_len") * op.size("kv_len"))
     d, d_v = op.size("head_dim"), op.size("v_dim")
@@ -176,7 +195,7 @@ def _attention(op: Op, graph: Graph) -> Arithmetic:
 
 
 @formula(Kind.RECURRENCE)
-def _recurrence(op: Op, graph: Graph) -> Arithmetic:
+def _recurrence(op: Op) -> Arithmetic:
     """Sections 2-3 of Gated DeltaNet-2 (arXiv 2605.22791) and GLA (arXiv 2312.06635) give both forms.
 
     Backward: two products for each forward one, plus the forward states recomputed.
@@ -206,20 +225,20 @@ def _recurrence(op: Op, graph: Graph) -> Arithmetic:
 
 
 @formula(Kind.ELEMENTWISE)
-def _elementwise(op: Op, graph: Graph) -> Arithmetic:
+def _elementwise(op: Op) -> Arithmetic:
     vector, special = _lookup(ELEMENTWISE, op)
     return Arithmetic(vector=vector * op.size("numel"), special=special * op.size("numel"))
 
 
 @formula(Kind.REDUCE)
-def _reduce(op: Op, graph: Graph) -> Arithmetic:
+def _reduce(op: Op) -> Arithmetic:
     vector, special = _lookup(REDUCTIONS, op)
     numel = op.size("rows") * op.size("cols")
     return Arithmetic(vector=vector * numel, special=special * numel)
 
 
 @formula(Kind.SOFTMAX)
-def _softmax(op: Op, graph: Graph) -> Arithmetic:
+def _softmax(op: Op) -> Arithmetic:
     """Maximum, shift, exponential, sum, scale; backward: product, sum, difference, product."""
     numel = op.size("rows") * op.size("cols")
     if op.flag("backward"):
@@ -228,7 +247,7 @@ def _softmax(op: Op, graph: Graph) -> Arithmetic:
 
 
 @formula(Kind.NORM)
-def _norm(op: Op, graph: Graph) -> Arithmetic:
+def _norm(op: Op) -> Arithmetic:
     per_element = NORMS.get(op.text("function"))
     if per_element is None:
         raise GraphError(f"norm '{op.text('function')}' has no work formula; known: {', '.join(sorted(NORMS))}")
@@ -237,59 +256,53 @@ def _norm(op: Op, graph: Graph) -> Arithmetic:
 
 
 @formula(Kind.SCAN)
-def _scan(op: Op, graph: Graph) -> Arithmetic:
+def _scan(op: Op) -> Arithmetic:
     """A work-efficient parallel scan does two operations an element (up-sweep and down-sweep)."""
     return Arithmetic(vector=2.0 * op.size("rows") * op.size("cols"))
 
 
 @formula(Kind.SORT)
-def _sort(op: Op, graph: Graph) -> Arithmetic:
+def _sort(op: Op) -> Arithmetic:
     """Comparisons of a merge sort: n·log2(n) a row."""
     cols = op.size("cols")
     return Arithmetic(vector=float(op.size("rows") * cols) * max(1.0, log2(max(cols, 1))))
 
 
 @formula(Kind.FFT)
-def _fft(op: Op, graph: Graph) -> Arithmetic:
+def _fft(op: Op) -> Arithmetic:
     """5·n·log2(n) real FLOP for a complex transform of length n."""
     cols = op.size("cols")
     return Arithmetic(vector=5.0 * op.size("rows") * cols * max(1.0, log2(max(cols, 1))))
 
 
 @formula(Kind.SCATTER)
-def _scatter(op: Op, graph: Graph) -> Arithmetic:
+def _scatter(op: Op) -> Arithmetic:
     """One addition an element where values accumulate."""
     accumulates = op.text("function") in ("add", "reduce")
     return Arithmetic(vector=float(op.size("picks") * op.size("elements")) if accumulates else 0.0)
 
 
 @formula(Kind.RANDOM)
-def _random(op: Op, graph: Graph) -> Arithmetic:
+def _random(op: Op) -> Arithmetic:
     """Philox 4x32-10 makes four words in ten rounds of about 8 operations: 20 an element."""
     return Arithmetic(vector=20.0 * op.size("numel"))
 
 
 @formula(Kind.GATHER, Kind.COPY, Kind.WRITE, Kind.FILL, Kind.COLLECTIVE, Kind.VIEW, Kind.UNKNOWN)
-def _moves_only(op: Op, graph: Graph) -> Arithmetic:
+def _moves_only(op: Op) -> Arithmetic:
     return Arithmetic()
 
 
-def work_of(op: Op, graph: Graph) -> Work:
-    """The work of one execution of ``op``; the sizes of ``graph`` must be bound."""
+def work_of(op: Op, operands: Operands) -> Work:
+    """The work of one execution of ``op``."""
     if op.kind is Kind.VIEW:
-        return Work(dtype=compute_dtype(op, graph))
-    arithmetic = _FORMULAS[op.kind](op, graph)
-    return Work(
-        matmul_flops=arithmetic.matmul,
-        vector_flops=arithmetic.vector,
-        special_ops=arithmetic.special,
-        accesses=accesses_of(op, graph),
-        dtype=compute_dtype(op, graph),
-        unmodelled=op.kind is Kind.UNKNOWN,
-    )
+        return Work(dtype=compute_dtype(op, operands))
+    done = _FORMULAS[op.kind](op)
+    accesses, fmt = accesses_of(op, operands), compute_dtype(op, operands)
+    return Work(done.matmul, done.vector, done.special, accesses, fmt, op.kind is Kind.UNKNOWN)
 
 
-def compute_dtype(op: Op, graph: Graph) -> str:
+def compute_dtype(op: Op, operands: Operands) -> str:
     """The format that the op calculates in: its ``compute`` attribute, else its widest floating operand's.
 
     A product calculates in the format of its two factors, whatever else it reads (a state) or writes (row sums); a
@@ -298,85 +311,78 @@ def compute_dtype(op: Op, graph: Graph) -> str:
     stated = op.text("compute")
     if stated:
         return stated
-    names = op.inputs[: FACTORS[op.kind]] if op.kind in FACTORS else (*op.inputs, *op.outputs)
-    formats = [dtype(graph.tensors[name].dtype) for name in names]
+    names = op.inputs[: FACTORS[op.kind]] if op.kind in FACTORS else op.inputs + op.outputs
+    tensors = operands.tensors
+    return _widest(tuple([tensors[name].dtype for name in names]))
+
+
+@lru_cache(maxsize=4096)
+def _widest(names: tuple[str, ...]) -> str:
+    """The format of most bits among the floating ones, else among all; the first of several alike."""
+    formats = [dtype(name) for name in names]
     floats = [fmt for fmt in formats if fmt.kind not in ("int", "bool")]
     candidates = floats or formats
     return max(candidates, key=lambda fmt: fmt.bits).name if candidates else "fp32"
 
 
-def accesses_of(op: Op, graph: Graph) -> tuple[Access, ...]:
+def accesses_of(op: Op, operands: Operands) -> tuple[Access, ...]:
     """Operand traffic: each distinct input read once, each output written once, with the exceptions of its kind."""
     if op.kind is Kind.GATHER:
-        return tuple(_gather_accesses(op, graph))
+        return tuple(_gather_accesses(op, operands))
     if op.kind is Kind.SCATTER:
-        return tuple(_scatter_accesses(op, graph))
-    accesses = tuple(_plain_accesses(op, graph))
+        return tuple(_scatter_accesses(op, operands))
+    inputs = op.inputs
+    if op.kind in _WRITERS:
+        inputs = tuple(name for name in inputs if name not in op.outputs)
+    accesses = _whole(inputs, operands) + _whole(op.outputs, operands, write=True)
     if op.kind is Kind.MATMUL and "experts" in op.attrs:
-        return tuple(_touched_experts(op, graph, access) for access in accesses)
+        return tuple(_touched_experts(op, operands, access) for access in accesses)
     if op.kind is Kind.COPY and op.flag("strided"):
-        return tuple(access if access.write else _in_runs(op, graph, access) for access in accesses)
-    return accesses
+        return tuple(access if access.write else _in_runs(op, operands, access) for access in accesses)
+    return tuple(accesses)
 
 
-def _in_runs(op: Op, graph: Graph, access: Access) -> Access:
+def _whole(names: Iterable[str], operands: Operands, write: bool = False) -> list[Access]:
+    """Each of ``names`` moved whole and once."""
+    tensors, storages, nbytes = operands.tensors, operands.storages, operands.nbytes
+    return [Access(storages[name], tensors[name].role, nbytes[name], write) for name in dict.fromkeys(names)]
+
+
+def _in_runs(op: Op, operands: Operands, access: Access) -> Access:
     """A read whose contiguous runs have ``run`` elements (absent: long ones)."""
     run = op.size("run") if "run" in op.attrs else 0
-    granule = dtype(graph.tensors[op.inputs[0]].dtype).bytes_for(run)
+    granule = dtype(operands.tensors[op.inputs[0]].dtype).bytes_for(run)
     return replace(access, pattern=Pattern.STRIDED, granule=granule)
 
 
-def _plain_accesses(op: Op, graph: Graph) -> Iterable[Access]:
-    inputs = op.inputs
-    if op.kind in (Kind.WRITE, Kind.FILL, Kind.RANDOM):
-        # The destination of a write stands among the outputs only: it is not read.
-        inputs = tuple(name for name in inputs if name not in op.outputs)
-    for name in dict.fromkeys(inputs):
-        tensor = graph.tensors[name]
-        yield Access(graph.storage(name), tensor.role, tensor.nbytes)
-    for name in dict.fromkeys(op.outputs):
-        tensor = graph.tensors[name]
-        yield Access(graph.storage(name), tensor.role, tensor.nbytes, write=True)
-
-
-def _gather_accesses(op: Op, graph: Graph) -> Iterable[Access]:
+def _gather_accesses(op: Op, operands: Operands) -> Iterable[Access]:
     """The first input is the table: only the picked elements are read (at most the whole of it, when it is smaller)."""
     table, *indices = op.inputs
-    picked = graph.tensors[table]
+    picked = operands.tensors[table]
     element = dtype(picked.dtype).bytes_for(1)
-    nbytes = min(op.size("picks") * op.size("elements") * element, picked.nbytes)
-    yield Access(
-        graph.storage(table),
-        picked.role,
-        nbytes,
-        pattern=Pattern.GATHER,
-        granule=op.size("elements") * element,
-    )
-    for name in dict.fromkeys(indices):
-        yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes)
-    for name in op.outputs:
-        yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes, write=True)
+    nbytes = min(op.size("picks") * op.size("elements") * element, operands.nbytes[table])
+    granule = op.size("elements") * element
+    yield Access(operands.storages[table], picked.role, nbytes, pattern=Pattern.GATHER, granule=granule)
+    yield from _whole(indices, operands)
+    yield from _whole(op.outputs, operands, write=True)
 
 
-def _scatter_accesses(op: Op, graph: Graph) -> Iterable[Access]:
+def _scatter_accesses(op: Op, operands: Operands) -> Iterable[Access]:
     """The output is touched at the picked elements only, and read there too where values accumulate."""
-    for name in dict.fromkeys(op.inputs):
-        if name not in op.outputs:
-            yield Access(graph.storage(name), graph.tensors[name].role, graph.tensors[name].nbytes)
-    target = graph.tensors[op.outputs[0]]
+    yield from _whole((name for name in op.inputs if name not in op.outputs), operands)
+    target = operands.tensors[op.outputs[0]]
     element = dtype(target.dtype).bytes_for(1)
     nbytes = op.size("picks") * op.size("elements") * element
-    touched = Access(
-        graph.storage(target.name), target.role, nbytes, True, Pattern.SCATTER, op.size("elements") * element
-    )
+    granule = op.size("elements") * element
+    touched = Access(operands.storages[target.name], target.role, nbytes, True, Pattern.SCATTER, granule)
     if op.text("function") in ("add", "reduce"):
         yield replace(touched, write=False)
     yield touched
 
 
-def _touched_experts(op: Op, graph: Graph, access: Access) -> Access:
+def _touched_experts(op: Op, operands: Operands, access: Access) -> Access:
     """With uniform routing, m rows reach E·(1-(1-1/E)^m) of E experts; only their weights are read."""
-    if access.tensor != graph.storage(op.inputs[1]):
+    if access.tensor != operands.storages[op.inputs[1]]:
         return access
     experts = op.size("experts")
     touched = experts * (1 - (1 - 1 / experts) ** op.size("m"))

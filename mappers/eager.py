@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from hwsim.device import Device
-from hwsim.graph import Graph, Kind
+from hwsim.graph import Graph, Kind, Structure
 from hwsim.mapper import Launch, Policy, Schedule
 from hwsim.mappers.kernels import Group, folded, schedule_groups
 
@@ -17,8 +19,7 @@ class Eager:
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """Every op on its own, in the order of capture."""
         graph = folded(graph)
-        groups = [Group((index,)) for index, op in enumerate(graph.ops) if op.kind is not Kind.VIEW]
-        return schedule_groups(graph, groups, device, policy, self.launch)
+        return schedule_groups(graph, _alone(graph.structure), device, policy, self.launch)
 
 
 class Recorded(Eager):
@@ -26,3 +27,9 @@ class Recorded(Eager):
 
     name = "recorded"
     launch = Launch.GRAPH
+
+
+@lru_cache(maxsize=128)
+def _alone(structure: Structure) -> tuple[Group, ...]:
+    """Every op that is not a view in a group of its own."""
+    return tuple(Group((index,)) for index, op in enumerate(structure.ops) if op.kind is not Kind.VIEW)

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypeAlias
 
 from hwsim.device import Device
-from hwsim.graph import Graph, Kind, Op
+from hwsim.graph import Graph, Kind, Op, Repeat, Structure
 from hwsim.mapper import Launch, Policy, Schedule
 from hwsim.mappers.kernels import Group, folded, schedule_groups
-from hwsim.sizes import product
 
 POINTWISE = frozenset({Kind.ELEMENTWISE, Kind.COPY, Kind.FILL, Kind.RANDOM, Kind.WRITE})
 ROWWISE = frozenset({Kind.REDUCE, Kind.SOFTMAX, Kind.NORM})
 WITH_EPILOGUE = frozenset({Kind.MATMUL, Kind.CONV})
 WITH_FOLLOWERS = POINTWISE | ROWWISE | frozenset({Kind.GATHER})
+
+
+Space: TypeAlias = "tuple[int, int | None]"
+"""The elements that an op walks over, and their rows where it works along rows."""
 
 
 class Fused:
@@ -29,18 +34,42 @@ class Fused:
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """Fused kernels, launched from a recorded graph."""
         graph = folded(graph)
-        groups = [group for span in _spans(graph) for group in _fuse(graph, span)]
+        groups = _groups(graph.structure, _ranked(graph))
         return schedule_groups(graph, groups, device, policy, Launch.GRAPH)
 
 
-def _spans(graph: Graph) -> Iterator[range]:
+def _ranked(graph: Graph) -> tuple[Space, ...]:
+    """The space of each op, a size given by its rank among all: fusion compares sizes and does not calculate with them,
+    so that cases whose sizes compare alike are grouped alike."""
+    spaces = [_space(graph, op) for op in graph.ops]
+    sizes = {0, *(elements for elements, _ in spaces), *(rows for _, rows in spaces if rows is not None)}
+    rank = {size: place for place, size in enumerate(sorted(sizes))}
+    return tuple([(rank[elements], None if rows is None else rank[rows]) for elements, rows in spaces])
+
+
+def _space(graph: Graph, op: Op) -> Space:
+    if op.kind is Kind.VIEW:
+        return 0, None
+    if op.kind in ROWWISE:
+        rows = op.size("rows")
+        return rows * op.size("cols"), rows
+    return max([graph.elements[name] for name in op.outputs], default=0), None
+
+
+@lru_cache(maxsize=256)
+def _groups(structure: Structure, spaces: tuple[Space, ...]) -> tuple[Group, ...]:
+    spans = _spans(structure.repeats, len(structure.ops))
+    return tuple(group for span in spans for group in _fuse(structure, spaces, span))
+
+
+def _spans(repeats: tuple[Repeat, ...], ops: int) -> Iterator[range]:
     """Stretches of ops that fusion may not leave: the repeated bodies and what lies between them."""
     position = 0
-    for repeat in graph.repeats:
+    for repeat in repeats:
         yield range(position, repeat.start)
         yield range(repeat.start, repeat.stop)
         position = repeat.stop
-    yield range(position, len(graph.ops))
+    yield range(position, ops)
 
 
 @dataclass(slots=True)
@@ -57,18 +86,18 @@ class _Open:
     storages: set[str] = field(default_factory=set)
 
 
-def _fuse(graph: Graph, span: range) -> list[Group]:
+def _fuse(structure: Structure, spaces: tuple[Space, ...], span: range) -> list[Group]:
     groups: list[_Open] = []
     maker: dict[str, _Open] = {}
     for turn, index in enumerate(span):
-        op = graph.ops[index]
+        op, space = structure.ops[index], spaces[index]
         if op.kind is Kind.VIEW:
             continue
-        sources = {id(maker[s]): maker[s] for s in map(graph.storage, op.inputs) if s in maker}
-        group = _joinable(graph, op, list(sources.values()))
-        absorbed = _absorbable(graph, op, list(sources.values()), group)
+        sources = {id(maker[s]): maker[s] for s in map(structure.storages.__getitem__, op.inputs) if s in maker}
+        group = _joinable(op, space, list(sources.values()))
+        absorbed = _absorbable(op, space, list(sources.values()), group)
         if group is None:
-            group = _opened(graph, op, turn)
+            group = _opened(op, space, turn)
             groups.append(group)
         elif not group.read:
             group.place = turn
@@ -77,22 +106,22 @@ def _fuse(graph: Graph, span: range) -> list[Group]:
             group.rows = group.rows or other.rows
             groups.remove(other)
             maker |= {storage: group for storage, made_by in maker.items() if made_by is other}
-        _add(graph, op, index, group)
+        _add(op, space, index, group)
         for source in sources.values():
             source.read = source.read or (source is not group and source not in absorbed)
         for name in op.outputs:
-            maker[graph.storage(name)] = group
+            maker[structure.storages[name]] = group
     return [Group(tuple(sorted(group.ops))) for group in sorted(groups, key=lambda group: group.place)]
 
 
-def _absorbable(graph: Graph, op: Op, sources: list[_Open], group: _Open | None) -> list[_Open]:
+def _absorbable(op: Op, space: Space, sources: list[_Open], group: _Open | None) -> list[_Open]:
     """Pointwise groups that nothing else reads and that ``op`` needs: they are computed where they are needed.
 
     A copy that joins tensors also takes in what makes its parts.
     """
     if op.kind not in POINTWISE or (group is not None and group.read):
         return []
-    elements = _elements(graph, op)
+    elements, _ = space
     return [
         source
         for source in sources
@@ -102,43 +131,34 @@ def _absorbable(graph: Graph, op: Op, sources: list[_Open], group: _Open | None)
     ]
 
 
-def _opened(graph: Graph, op: Op, turn: int) -> _Open:
+def _opened(op: Op, space: Space, turn: int) -> _Open:
     closed = op.kind not in WITH_FOLLOWERS | WITH_EPILOGUE
-    return _Open([], _elements(graph, op), None, op.kind in WITH_EPILOGUE, turn, closed=closed)
+    return _Open([], space[0], None, op.kind in WITH_EPILOGUE, turn, closed=closed)
 
 
-def _add(graph: Graph, op: Op, index: int, group: _Open) -> None:
+def _add(op: Op, space: Space, index: int, group: _Open) -> None:
     group.ops.append(index)
     if op.kind in ROWWISE:
-        group.rows = op.size("rows")
-        group.elements = max(group.elements, op.size("rows") * op.size("cols"))
+        elements, group.rows = space
+        group.elements = max(group.elements, elements)
 
 
-def _joinable(graph: Graph, op: Op, sources: list[_Open]) -> _Open | None:
+def _joinable(op: Op, space: Space, sources: list[_Open]) -> _Open | None:
     """The source group that ``op`` may join: the latest, if shapes agree and the order of kernels stays valid."""
     if op.kind not in POINTWISE | ROWWISE or not sources:
         return None
     group = max(sources, key=lambda source: source.place)
     if group.closed or (group.epilogue_only and op.kind in ROWWISE):
         return None
-    if not _same_space(graph, op, group):
+    if not _same_space(space, group):
         return None
     others_before = all(other is group or other.place < group.place for other in sources)
     return group if not group.read or others_before else None
 
 
-def _same_space(graph: Graph, op: Op, group: _Open) -> bool:
+def _same_space(space: Space, group: _Open) -> bool:
     """Whether the op walks over the group's elements (a broadcast or a row result counts as walking over them)."""
-    if op.kind in ROWWISE:
-        rows, cols = op.size("rows"), op.size("cols")
-        return rows * cols == group.elements and group.rows in (None, rows)
-    elements = _elements(graph, op)
+    elements, rows = space
+    if rows is not None:
+        return elements == group.elements and group.rows in (None, rows)
     return elements == group.elements or (group.rows is not None and elements == group.rows)
-
-
-def _elements(graph: Graph, op: Op) -> int:
-    """Elements of the op's iteration space: its largest result."""
-    if op.kind in ROWWISE:
-        return op.size("rows") * op.size("cols")
-    sizes = [product(graph.tensors[name].shape) for name in op.outputs]
-    return max((size for size in sizes if isinstance(size, int)), default=0)

@@ -1,13 +1,18 @@
-"""From groups of ops to a schedule: the part that all mappers share."""
+"""From groups of ops to a schedule: the part that all mappers share.
+
+What does not depend on the sizes is planned once for a structure and its groups; a schedule then takes little more than
+the work of its ops.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from hwsim.device import Device
 from hwsim.fold import fold
-from hwsim.graph import Attribute, Graph, Kind, Op, Repeat, Role
+from hwsim.graph import Attribute, Graph, Kind, Op, Repeat, Role, Structure
 from hwsim.liveness import usage
 from hwsim.mapper import Kernel, Launch, Policy, Schedule
 from hwsim.placement import place
@@ -38,24 +43,26 @@ class Group:
 
 def schedule_groups(graph: Graph, groups: Sequence[Group], device: Device, policy: Policy, launch: Launch) -> Schedule:
     """A schedule of one kernel per group; ``graph`` is folded and no group crosses the edge of a repetition."""
-    absent = internal_storages(graph, groups)
-    works = [_joined(graph, group, absent) for group in groups]
-    counts = [graph.counts[group.ops[0]] for group in groups]
-    use = usage(graph, absent)
-    placed = place(graph, zip(works, counts, strict=True), device.card, use, policy)
+    groups = tuple(groups)
+    plan = _plan(graph.structure, groups)
+    parts = [[work_of(graph.ops[index], graph) for index in group.ops] for group in groups]
+    works = [_joined(graph, group, works, plan.absent) for group, works in zip(groups, parts, strict=True)]
+    use = usage(graph, plan.absent)
+    placed = place(graph, zip(works, plan.counts, strict=True), device.card, use, policy)
     kernels = []
-    for group, work in zip(groups, works, strict=True):
-        main = _main(graph, group)
-        name, attrs = _label(graph, group, main), _described(graph, main, group)
-        kernels.append(Kernel(name, main.kind, attrs, work, placed.placement.flows(work), main.path, launch))
+    for number, (group, work) in enumerate(zip(groups, works, strict=True)):
+        place_of_main = plan.mains[number]
+        main = graph.ops[group.ops[_widest(parts[number]) if place_of_main is None else place_of_main]]
+        flows = placed.placement.flows(work)
+        kernels.append(Kernel(plan.labels[number], main.kind, _described(main, group), work, flows, main.path, launch))
     resident = sum(use.resident.values())
     return Schedule(
         tuple(kernels),
-        _kernel_repeats(graph, groups),
+        plan.repeats,
         placed.placement,
         placed.peak,
         {**use.resident, "activation": use.peak_activations},
-        tuple(resident + max(use.alive[index] for index in group.ops) for group in groups),
+        tuple([resident + max([use.alive[index] for index in group.ops]) for group in groups]),
         placed.notes,
     )
 
@@ -65,28 +72,53 @@ def folded(graph: Graph) -> Graph:
     return fold(graph)
 
 
-def internal_storages(graph: Graph, groups: Sequence[Group]) -> frozenset[str]:
-    """Storages that live and die inside one group: they stay in registers."""
-    group_of = {index: number for number, group in enumerate(groups) for index in group.ops}
-    touched: dict[str, set[int]] = {}
-    for index, op in enumerate(graph.ops):
-        if op.kind is Kind.VIEW:
-            continue
-        for name in (*op.inputs, *op.outputs):
-            touched.setdefault(graph.storage(name), set()).add(group_of[index])
-    made = {graph.storage(name) for op in graph.ops for name in op.outputs if op.kind is not Kind.VIEW}
-    # What nobody reads is a result, or what an iteration hands on to the next one.
-    read = {graph.storage(name) for op in graph.ops for name in op.inputs if op.kind is not Kind.VIEW}
-    return frozenset(
-        name
-        for name, places in touched.items()
-        if len(places) == 1 and name in made & read and graph.tensors[name].role is Role.ACTIVATION
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a schedule has whatever the sizes are. Per kernel: how often it runs, its label, and where among its ops
+    the main one stands (None: where most bytes are moved)."""
+
+    absent: frozenset[str]
+    counts: tuple[int, ...]
+    labels: tuple[str, ...]
+    mains: tuple[int | None, ...]
+    repeats: tuple[Repeat, ...]
+
+
+@lru_cache(maxsize=256)
+def _plan(structure: Structure, groups: tuple[Group, ...]) -> _Plan:
+    ops = [[structure.ops[index] for index in group.ops] for group in groups]
+    return _Plan(
+        internal_storages(structure, groups),
+        tuple(structure.counts[group.ops[0]] for group in groups),
+        tuple(map(_label, ops)),
+        tuple(map(_main, ops)),
+        _kernel_repeats(structure, groups),
     )
 
 
-def _joined(graph: Graph, group: Group, absent: frozenset[str]) -> Work:
+def internal_storages(structure: Structure, groups: Sequence[Group]) -> frozenset[str]:
+    """Storages that live and die inside one group: they stay in registers."""
+    group_of = {index: number for number, group in enumerate(groups) for index in group.ops}
+    touched: dict[str, set[int]] = {}
+    made: set[str] = set()
+    # What nobody reads is a result, or what an iteration hands on to the next one.
+    read: set[str] = set()
+    for index, op in enumerate(structure.ops):
+        if op.kind is Kind.VIEW:
+            continue
+        made.update(structure.storages[name] for name in op.outputs)
+        read.update(structure.storages[name] for name in op.inputs)
+        for name in (*op.inputs, *op.outputs):
+            touched.setdefault(structure.storages[name], set()).add(group_of[index])
+    return frozenset(
+        name
+        for name, places in touched.items()
+        if len(places) == 1 and name in made & read and structure.tensors[name].role is Role.ACTIVATION
+    )
+
+
+def _joined(graph: Graph, group: Group, works: Sequence[Work], absent: frozenset[str]) -> Work:
     """The work of a group: arithmetic added up, every outside operand moved once, nothing moved inside."""
-    works = [work_of(graph.ops[index], graph) for index in group.ops]
     if len(works) == 1:
         return works[0]
     made: set[str] = set()
@@ -98,49 +130,44 @@ def _joined(graph: Graph, group: Group, absent: frozenset[str]) -> Work:
             key = (access.tensor, access.write)
             if not inside and (key not in moved or moved[key].nbytes < access.nbytes):
                 moved[key] = access
-        whole = (graph.tensors[name] for name in graph.ops[index].outputs)
-        made.update(tensor.name for tensor in whole if tensor.base is None)
+        made.update([name for name in graph.ops[index].outputs if graph.tensors[name].base is None])
     widest = max(works, key=lambda work: (work.matmul_flops, work.flops))
     return Work(
-        sum(work.matmul_flops for work in works),
-        sum(work.vector_flops for work in works),
-        sum(work.special_ops for work in works),
+        sum([work.matmul_flops for work in works]),
+        sum([work.vector_flops for work in works]),
+        sum([work.special_ops for work in works]),
         tuple(moved.values()),
         widest.dtype,
         any(work.unmodelled for work in works),
     )
 
 
-def _main(graph: Graph, group: Group) -> Op:
-    ops = [graph.ops[index] for index in group.ops]
+def _main(ops: Sequence[Op]) -> int | None:
     for kind in MAIN_KINDS:
-        for op in ops:
+        for place_of_main, op in enumerate(ops):
             if op.kind is kind:
-                return op
-    if len(ops) == 1:
-        return ops[0]
-    return max(ops, key=lambda op: work_of(op, graph).nbytes)
+                return place_of_main
+    return 0 if len(ops) == 1 else None
 
 
-def _label(graph: Graph, group: Group, main: Op) -> str:
+def _widest(works: Sequence[Work]) -> int:
+    """Which of the works moves most bytes."""
+    return max(range(len(works)), key=lambda number: works[number].nbytes)
+
+
+def _label(ops: Sequence[Op]) -> str:
     """`matmul`, or the distinct functions of a fused kernel in order: `matmul+add`."""
-    if len(group.ops) == 1:
-        return _short(main)
-    names = list(dict.fromkeys(_short(graph.ops[index]) for index in group.ops))
+    names = list(dict.fromkeys(op.text("function") or op.text("rule") or str(op.kind) for op in ops))
     return "+".join(names[:4]) + ("+..." if len(names) > 4 else "")
 
 
-def _short(op: Op) -> str:
-    return op.text("function") or op.text("rule") or str(op.kind)
-
-
-def _described(graph: Graph, main: Op, group: Group) -> Mapping[str, Attribute]:
+def _described(main: Op, group: Group) -> Mapping[str, Attribute]:
     return main.attrs if len(group.ops) == 1 else {**main.attrs, "fused": len(group.ops)}
 
 
-def _kernel_repeats(graph: Graph, groups: Sequence[Group]) -> tuple[Repeat, ...]:
+def _kernel_repeats(structure: Structure, groups: Sequence[Group]) -> tuple[Repeat, ...]:
     repeats = []
-    for repeat in graph.repeats:
+    for repeat in structure.repeats:
         inside = [number for number, group in enumerate(groups) if repeat.start <= group.ops[0] < repeat.stop]
         if inside:
             repeats.append(replace(repeat, start=inside[0], stop=inside[-1] + 1))

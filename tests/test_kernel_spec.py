@@ -7,7 +7,8 @@ import pytest
 from hwsim.device import load_device
 from hwsim.errors import InputError
 from hwsim.graph import Kind
-from hwsim.kernel_spec import SPEC_OPS, Cache, predict, spec_kernel
+from hwsim.kernel_ops import SPEC_OPS
+from hwsim.kernel_spec import Cache, predict, spec_kernel
 from hwsim.mapper import Launch
 
 H200 = load_device("nvidia-h200")

@@ -146,7 +146,7 @@ def test_nothing_is_silently_free(kind, attrs):
 
 def test_a_second_formula_for_a_kind_is_refused():
     with pytest.raises(GraphError, match="exists already"):
-        formula(Kind.MATMUL)(lambda op, graph: None)
+        formula(Kind.MATMUL)(lambda op: None)
 
 
 def test_a_recurrence_backward_calculates_in_the_format_of_its_forward():

@@ -27,7 +27,7 @@ from hwsim.card import CardFile
 from hwsim.cli import app
 from hwsim.dtypes import DTYPES
 from hwsim.errors import StudyError
-from hwsim.kernel_spec import SPEC_OPS
+from hwsim.kernel_ops import SPEC_OPS
 from hwsim.precision import PRECISIONS
 from hwsim.registry import plugins
 from hwsim.study.schema import SECTIONS, CaseFile, MatrixFile, StudyFile, WorkloadFile
