@@ -7,6 +7,17 @@ from collections.abc import Mapping
 from hwsim.dtypes import dtype
 from hwsim.graph import Attribute, Graph, Op, Tensor
 from hwsim.sizes import Expr, Tape
+from hwsim.value import value
+
+
+@value
+class BoundOps:
+    """Ops with the bytes of their operands, as `hwsim.work` takes them; the shapes of the tensors are free."""
+
+    ops: tuple[Op, ...]
+    tensors: Mapping[str, Tensor]
+    storages: Mapping[str, str]
+    nbytes: Mapping[str, float]
 
 
 class Binding:
@@ -35,11 +46,19 @@ class Binding:
                 shape_of = tuple([sizes[place] for place in shape])
                 tensor = Tensor(name, shape_of, tensor.dtype, tensor.role, tensor.base, bound)
             tensors[name] = tensor
-        ops = tuple([op if free is None else _bound_op(op, free, sizes) for op, free in self._ops])
-        graph = Graph(self._graph.name, tensors, ops, self._graph.repeats, self._graph.level)
+        graph = Graph(self._graph.name, tensors, self._bound_ops(sizes), self._graph.repeats, self._graph.level)
         # Cached properties that need not be worked out again.
         graph.__dict__.update(structure=self._graph.structure, elements=elements, nbytes=nbytes, symbols=frozenset())
         return graph
+
+    def without_shapes(self, values: Mapping[str, int]) -> BoundOps:
+        """The ops under ``values`` and the bytes that they move, where nobody asks for more."""
+        sizes = self._tape.run(values)
+        nbytes = {tensor.name: bytes_for(sizes[moved]) for tensor, bytes_for, _, _, _, moved in self._tensors}
+        return BoundOps(self._bound_ops(sizes), self._graph.tensors, self._graph.storages, nbytes)
+
+    def _bound_ops(self, sizes: list[int]) -> tuple[Op, ...]:
+        return tuple([op if free is None else _bound_op(op, free, sizes) for op, free in self._ops])
 
     def _of_tensor(self, tensor: Tensor) -> tuple[list[int] | None, int | None, int, int]:
         """Places of the shape (None: nothing is free), of the distinct elements, of all and of those in memory."""
@@ -52,11 +71,11 @@ class Binding:
     def _of_attributes(self, attrs: Mapping[str, Attribute]) -> list[tuple[str, int | list[int]]] | None:
         """Places of the attributes that are free."""
         places: list[tuple[str, int | list[int]]] = []
-        for name, value in attrs.items():
-            if isinstance(value, Expr):
-                places.append((name, self._tape.add(value)))
-            elif isinstance(value, tuple) and not all(isinstance(size, int) for size in value):
-                places.append((name, [self._tape.add(size) for size in value]))
+        for name, held in attrs.items():
+            if isinstance(held, Expr):
+                places.append((name, self._tape.add(held)))
+            elif isinstance(held, tuple) and not all(isinstance(size, int) for size in held):
+                places.append((name, [self._tape.add(size) for size in held]))
         return places or None
 
 

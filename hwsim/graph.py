@@ -134,12 +134,12 @@ class Op:
 
     def size(self, name: str) -> int:
         """The bound size attribute ``name``."""
-        value = self.attrs.get(name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise GraphError(
-                f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {value!r} is no bound size"
-            )
-        return value
+        held = self.attrs.get(name)
+        if type(held) is int:  # asked for by the million: neither a bool nor a free size
+            return held
+        raise GraphError(
+            f"{self.kind} op '{self.source}' at '{self.path}': attribute {name} = {held!r} is no bound size"
+        )
 
     def flag(self, name: str) -> bool:
         """The boolean attribute ``name`` (False where it is absent)."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from hwsim.dtypes import DTYPES, dtype
 from hwsim.errors import shown
 from hwsim.graph import Attribute, Kind, Op, Role, Tensor
+from hwsim.sizes import Expr, Size, combine, symbol
 
 CHUNK = 64  # tokens: the chunk length of flash-linear-attention's kernels
 GATES = {"gla": "k", "ssd": "1", "delta_rule": "1", "gated_delta_rule": "11", "kda": "k1", "gdn2": "kkv"}
@@ -44,33 +46,29 @@ Fields = Mapping[str, Field]
 Values = Mapping[str, object]
 
 
-@dataclass(slots=True)
+@dataclass
 class Sketch:
-    """What a spec becomes: tensors, each with a storage of its own, and ops on them."""
+    """A graph in the making: the values of a spec, its sizes still free, and the tensors and ops that they become."""
 
     values: Values
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    storages: dict[str, str] = field(default_factory=dict)
-    nbytes: dict[str, float] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
 
-    def size(self, name: str) -> int:
-        """The integer field ``name``."""
-        value = self.values[name]
-        return value if isinstance(value, int) else 0
+    def size(self, name: str) -> Expr:
+        """The integer field ``name``, free."""
+        return symbol(name)
 
-    def sizes(self, *names: str) -> tuple[int, ...]:
-        """Several integer fields."""
-        return tuple(self.size(name) for name in names)
+    def sizes(self, *names: str) -> tuple[Expr, ...]:
+        """Several integer fields, free."""
+        return tuple(map(symbol, names))
 
     def text(self, name: str) -> str:
         """The text field ``name``."""
         return str(self.values[name])
 
-    def put(self, name: str, role: Role, *shape: int, fmt: str = "") -> str:
+    def put(self, name: str, role: Role, *shape: Size, fmt: str = "") -> str:
         """A new tensor, in the spec's dtype unless ``fmt`` is given; returns its name."""
-        tensor = Tensor(name, shape, fmt or self.text("dtype"), role)
-        self.tensors[name], self.storages[name], self.nbytes[name] = tensor, name, tensor.nbytes
+        self.tensors[name] = Tensor(name, shape, fmt or self.text("dtype"), role)
         return name
 
     def emit(self, kind: Kind, inputs: Sequence[str], outputs: Sequence[str], **attrs: Attribute) -> None:
@@ -81,13 +79,18 @@ class Sketch:
 Builder = Callable[[Sketch], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SpecOp:
     """One op of the interchange: its fields, how it becomes graph ops, and which tensors lie with the host."""
 
     fields: Fields
     build: Builder
     on_host: tuple[str, ...] = ()
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The fields that are no sizes."""
+        return tuple(name for name, kind in self.fields.items() if kind.choices)
 
 
 SPEC_OPS: dict[str, SpecOp] = {}
@@ -181,7 +184,7 @@ def _decode(sketch: Sketch) -> None:
     _attention(sketch, 1, causal=False)
 
 
-def _attention(sketch: Sketch, q_len: int, causal: bool) -> None:
+def _attention(sketch: Sketch, q_len: Size, causal: bool) -> None:
     batch, heads, kv_heads, dim, kv_len = sketch.sizes("batch", "heads", "kv_heads", "head_dim", "kv_len")
     q = sketch.put("q", Role.INPUT, batch, heads, q_len, dim)
     k, v = (sketch.put(name, Role.STATE, batch, kv_heads, kv_len, dim) for name in ("k", "v"))
@@ -223,7 +226,7 @@ def _copy(sketch: Sketch) -> None:
 def _collective(sketch: Sketch) -> None:
     nbytes, ranks = sketch.sizes("bytes", "ranks")
     function = sketch.text("op")
-    result = {"all_gather": nbytes * ranks, "reduce_scatter": max(1, nbytes // ranks)}.get(function, nbytes)
+    result = {"all_gather": nbytes * ranks, "reduce_scatter": combine("max", 1, nbytes // ranks)}.get(function, nbytes)
     _exchange(sketch, nbytes, result, ranks)
 
 
@@ -232,7 +235,7 @@ def _copy_peer(sketch: Sketch) -> None:
     _exchange(sketch, sketch.size("bytes"), sketch.size("bytes"), 2)
 
 
-def _exchange(sketch: Sketch, nbytes: int, result: int, ranks: int) -> None:
+def _exchange(sketch: Sketch, nbytes: Size, result: Size, ranks: Size) -> None:
     source = sketch.put("source", Role.INPUT, nbytes, fmt="uint8")
     target = sketch.put("target", Role.OUTPUT, result, fmt="uint8")
     sketch.emit(Kind.COLLECTIVE, (source,), (target,), function=sketch.text("op"), ranks=ranks)
@@ -253,11 +256,12 @@ def _recurrent(sketch: Sketch) -> None:
     _recurrence(sketch, sketch.text("op").removeprefix("recurrent_"), 0)
 
 
-def _recurrence(sketch: Sketch, rule: str, chunk: int) -> None:
+def _recurrence(sketch: Sketch, rule: str, chunk: Size) -> None:
     """q, k, v, gates and the fp32 state in, outputs and the state out; backward reads the same and writes gradients."""
     batch, tokens, heads, d_k, d_v = sketch.sizes("batch", "tokens", "heads", "d_k", "d_v")
-    widths = {"q": d_k, "k": d_k, "v": d_v}
-    widths |= {f"gate{index}": {"1": 1, "k": d_k, "v": d_v}[size] for index, size in enumerate(GATES[rule])}
+    widths: dict[str, Size] = {"q": d_k, "k": d_k, "v": d_v}
+    elements: dict[str, Size] = {"1": 1, "k": d_k, "v": d_v}
+    widths |= {f"gate{index}": elements[size] for index, size in enumerate(GATES[rule])}
     inputs = [sketch.put(name, Role.INPUT, batch, tokens, heads, width) for name, width in widths.items()]
     y = sketch.put("y", Role.OUTPUT, batch, tokens, heads, d_v)
     last = sketch.put("last", Role.STATE, batch, heads, d_k, d_v, fmt="fp32")

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
+from typing import cast
 
+from hwsim.binding import Binding
 from hwsim.cost import Cost
 from hwsim.device import Device, Replay, estimate_all, timed
 from hwsim.errors import InputError, Problem, nearest_name, shown
+from hwsim.graph import Graph
 from hwsim.kernel_ops import SPEC_OPS, Field, Sketch, Values
 from hwsim.mapper import Kernel, Launch, Placement
 from hwsim.work import Work, work_of
@@ -39,14 +42,23 @@ def spec_kernel(spec: Values, device: Device, launch: Launch = Launch.GRAPH, whe
 
 
 def _kernel(values: Values, main_memory: str, launch: Launch) -> Kernel:
-    sketch = Sketch(values)
-    name = sketch.text("op")
+    name = str(values["op"])
     op = SPEC_OPS[name]
-    op.build(sketch)
-    work = _joined([work_of(part, sketch) for part in sketch.ops])
-    main = sketch.ops[-1]
+    sizes = cast("Mapping[str, int]", values)  # the fields that are no words have been checked to be integers
+    bound = _drawn(name, tuple([values[word] for word in op.words])).without_shapes(sizes)
+    work = _joined([work_of(part, bound) for part in bound.ops])
+    main = bound.ops[-1]
     flows = _placement(main_memory, op.on_host).flows(work)
     return Kernel(name, main.kind, main.attrs, work, flows, launch=launch)
+
+
+@lru_cache(maxsize=1024)
+def _drawn(name: str, words: tuple[object, ...]) -> Binding:
+    """The graph of an op with these words, its sizes free: drawn once, bound for every spec."""
+    op = SPEC_OPS[name]
+    sketch = Sketch({"op": name, **dict(zip(op.words, words, strict=True))})
+    op.build(sketch)
+    return Binding(Graph(name, sketch.tensors, tuple(sketch.ops), level="kernel"))
 
 
 @lru_cache(maxsize=64)

@@ -54,6 +54,9 @@ class Expr:
     def __floordiv__(self, other: Size) -> Size:
         return combine("//", self, other)
 
+    def __rfloordiv__(self, other: Size) -> Size:
+        return combine("//", other, self)
+
     def __mod__(self, other: Size) -> Size:
         return combine("%", self, other)
 

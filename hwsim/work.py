@@ -7,36 +7,22 @@ whether or not it is causal; `causal` stays an attribute for the devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
 from math import log2, prod
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from hwsim.dtypes import dtype
 from hwsim.errors import GraphError
-from hwsim.graph import MATMUL_KINDS, Kind, Op, Role, Tensor
+from hwsim.graph import MATMUL_KINDS, Graph, Kind, Op, Role
 from hwsim.value import value
 
+if TYPE_CHECKING:
+    from hwsim.binding import BoundOps
 
-class Operands(Protocol):
-    """The tensors that ops name; a graph is one. All sizes are known."""
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Each by its name."""
-        ...
-
-    @property
-    def storages(self) -> Mapping[str, str]:
-        """The name of the tensor that owns the storage of each."""
-        ...
-
-    @property
-    def nbytes(self) -> Mapping[str, float]:
-        """The bytes of each."""
-        ...
+Operands: TypeAlias = "Graph | BoundOps"  # what holds the tensors that ops name, all sizes known
 
 
 class Pattern(StrEnum):
@@ -146,8 +132,7 @@ SCAN_RULES = frozenset({"mamba1"})
 # How many leading inputs set the format that an op calculates in.
 FACTORS = {**dict.fromkeys(MATMUL_KINDS, 2), Kind.RECURRENCE: 1}
 
-# The destination of these stands among the outputs only: it is not read.
-_WRITERS = frozenset({Kind.WRITE, Kind.FILL, Kind.RANDOM})
+_UNMODELLED = frozenset({Kind.UNKNOWN})
 
 Formula: TypeAlias = Callable[[Op], Arithmetic]
 _FORMULAS: dict[Kind, Formula] = {}
@@ -295,11 +280,9 @@ def _moves_only(op: Op) -> Arithmetic:
 
 def work_of(op: Op, operands: Operands) -> Work:
     """The work of one execution of ``op``."""
-    if op.kind is Kind.VIEW:
-        return Work(dtype=compute_dtype(op, operands))
     done = _FORMULAS[op.kind](op)
     accesses, fmt = accesses_of(op, operands), compute_dtype(op, operands)
-    return Work(done.matmul, done.vector, done.special, accesses, fmt, op.kind is Kind.UNKNOWN)
+    return Work(done.matmul, done.vector, done.special, accesses, fmt, op.kind in _UNMODELLED)
 
 
 def compute_dtype(op: Op, operands: Operands) -> str:
@@ -308,9 +291,9 @@ def compute_dtype(op: Op, operands: Operands) -> str:
     A product calculates in the format of its two factors, whatever else it reads (a state) or writes (row sums); a
     recurrence in that of its first operand, which is followed by states in the backward.
     """
-    stated = op.text("compute")
+    stated = op.attrs.get("compute")
     if stated:
-        return stated
+        return str(stated)
     names = op.inputs[: FACTORS[op.kind]] if op.kind in FACTORS else op.inputs + op.outputs
     tensors = operands.tensors
     return _widest(tuple([tensors[name].dtype for name in names]))
@@ -327,32 +310,52 @@ def _widest(names: tuple[str, ...]) -> str:
 
 def accesses_of(op: Op, operands: Operands) -> tuple[Access, ...]:
     """Operand traffic: each distinct input read once, each output written once, with the exceptions of its kind."""
-    if op.kind is Kind.GATHER:
-        return tuple(_gather_accesses(op, operands))
-    if op.kind is Kind.SCATTER:
-        return tuple(_scatter_accesses(op, operands))
-    inputs = op.inputs
-    if op.kind in _WRITERS:
-        inputs = tuple(name for name in inputs if name not in op.outputs)
-    accesses = _whole(inputs, operands) + _whole(op.outputs, operands, write=True)
-    if op.kind is Kind.MATMUL and "experts" in op.attrs:
-        return tuple(_touched_experts(op, operands, access) for access in accesses)
-    if op.kind is Kind.COPY and op.flag("strided"):
-        return tuple(access if access.write else _in_runs(op, operands, access) for access in accesses)
-    return tuple(accesses)
+    return tuple(_EXCEPTIONS.get(op.kind, _plain_accesses)(op, operands))
 
 
-def _whole(names: Iterable[str], operands: Operands, write: bool = False) -> list[Access]:
+def _plain_accesses(op: Op, operands: Operands) -> list[Access]:
+    return _whole(op.inputs, operands) + _whole(op.outputs, operands, write=True)
+
+
+def _whole(names: Sequence[str], operands: Operands, write: bool = False) -> list[Access]:
     """Each of ``names`` moved whole and once."""
     tensors, storages, nbytes = operands.tensors, operands.storages, operands.nbytes
-    return [Access(storages[name], tensors[name].role, nbytes[name], write) for name in dict.fromkeys(names)]
+    if len(names) > 1:
+        names = tuple(dict.fromkeys(names))
+    return [Access(storages[name], tensors[name].role, nbytes[name], write) for name in names]
 
 
-def _in_runs(op: Op, operands: Operands, access: Access) -> Access:
-    """A read whose contiguous runs have ``run`` elements (absent: long ones)."""
+def _no_accesses(op: Op, operands: Operands) -> list[Access]:
+    return []
+
+
+def _write_accesses(op: Op, operands: Operands) -> list[Access]:
+    """The destination stands among the outputs only: it is not read."""
+    inputs = [name for name in op.inputs if name not in op.outputs]
+    return _whole(inputs, operands) + _whole(op.outputs, operands, write=True)
+
+
+def _matmul_accesses(op: Op, operands: Operands) -> list[Access]:
+    """With uniform routing, m rows reach E·(1-(1-1/E)^m) of E experts; only their weights are read."""
+    accesses = _plain_accesses(op, operands)
+    if "experts" not in op.attrs:
+        return accesses
+    experts, weights = op.size("experts"), operands.storages[op.inputs[1]]
+    touched = experts * (1 - (1 - 1 / experts) ** op.size("m"))
+    return [
+        replace(access, nbytes=access.nbytes * touched / experts) if access.tensor == weights else access
+        for access in accesses
+    ]
+
+
+def _copy_accesses(op: Op, operands: Operands) -> list[Access]:
+    """Where the order changes, reads come in runs of ``run`` elements (absent: long ones)."""
+    accesses = _plain_accesses(op, operands)
+    if not op.flag("strided"):
+        return accesses
     run = op.size("run") if "run" in op.attrs else 0
     granule = dtype(operands.tensors[op.inputs[0]].dtype).bytes_for(run)
-    return replace(access, pattern=Pattern.STRIDED, granule=granule)
+    return [a if a.write else replace(a, pattern=Pattern.STRIDED, granule=granule) for a in accesses]
 
 
 def _gather_accesses(op: Op, operands: Operands) -> Iterable[Access]:
@@ -369,7 +372,7 @@ def _gather_accesses(op: Op, operands: Operands) -> Iterable[Access]:
 
 def _scatter_accesses(op: Op, operands: Operands) -> Iterable[Access]:
     """The output is touched at the picked elements only, and read there too where values accumulate."""
-    yield from _whole((name for name in op.inputs if name not in op.outputs), operands)
+    yield from _whole([name for name in op.inputs if name not in op.outputs], operands)
     target = operands.tensors[op.outputs[0]]
     element = dtype(target.dtype).bytes_for(1)
     nbytes = op.size("picks") * op.size("elements") * element
@@ -380,13 +383,14 @@ def _scatter_accesses(op: Op, operands: Operands) -> Iterable[Access]:
     yield touched
 
 
-def _touched_experts(op: Op, operands: Operands, access: Access) -> Access:
-    """With uniform routing, m rows reach E·(1-(1-1/E)^m) of E experts; only their weights are read."""
-    if access.tensor != operands.storages[op.inputs[1]]:
-        return access
-    experts = op.size("experts")
-    touched = experts * (1 - (1 - 1 / experts) ** op.size("m"))
-    return replace(access, nbytes=access.nbytes * touched / experts)
+_EXCEPTIONS: dict[Kind, Callable[[Op, Operands], Iterable[Access]]] = {
+    Kind.GATHER: _gather_accesses,
+    Kind.SCATTER: _scatter_accesses,
+    Kind.MATMUL: _matmul_accesses,
+    Kind.COPY: _copy_accesses,
+    Kind.VIEW: _no_accesses,
+    **dict.fromkeys((Kind.WRITE, Kind.FILL, Kind.RANDOM), _write_accesses),
+}
 
 
 def _lookup(table: dict[str, tuple[float, float]], op: Op) -> tuple[float, float]:

@@ -33,8 +33,18 @@ def say(text: str) -> None:
 
 
 def print_json(data: object) -> None:
-    """``data`` on stdout; what JSON has no number for (infinite, undefined) is null."""
-    print(json.dumps(_finite(data), indent=2, ensure_ascii=False))
+    """``data`` on stdout, a list with one entry a line; what JSON has no number for (infinite, undefined) is null."""
+    if isinstance(data, list) and data:
+        print("[\n  " + ",\n  ".join(map(_on_one_line, data)) + "\n]")
+    else:
+        print(json.dumps(_finite(data), indent=2, ensure_ascii=False))
+
+
+def _on_one_line(entry: object) -> str:
+    try:
+        return json.dumps(entry, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):  # numbers of numpy, or none
+        return json.dumps(_finite(entry), ensure_ascii=False)
 
 
 def print_table(rows: Sequence[Sequence[object]], columns: Sequence[str], title: str = "") -> None:
