@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hwsim.errors import UnknownNameError
 
@@ -20,11 +20,11 @@ class DType:
     kind: str
     block: int = 1
     block_bits: int = 0
+    bits_per_element: float = field(init=False)
+    """Mean bits in memory, block overhead included."""
 
-    @property
-    def bits_per_element(self) -> float:
-        """Mean bits in memory, block overhead included."""
-        return self.bits + self.block_bits / self.block
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bits_per_element", self.bits + self.block_bits / self.block)
 
     def bytes_for(self, elements: float) -> float:
         """Bytes that ``elements`` of this format take."""

@@ -18,6 +18,7 @@ from hwsim.errors import InputError, Problem, nearest_name, shown
 from hwsim.graph import Graph
 from hwsim.kernel_ops import SPEC_OPS, Field, Sketch, Values
 from hwsim.mapper import Kernel, Launch, Placement
+from hwsim.value import made_in_bulk
 from hwsim.work import Work, work_of
 
 HOST = "host"
@@ -72,16 +73,21 @@ def predict(specs: Sequence[object], device: Device, cache: Cache = Cache.COLD) 
     Traffic is the bytes by memory, those that are read again included. Cold kernels are single launches, warm
     ones replayed from a graph. Raises `InputError` with all that is wrong, each under the index of its object.
     """
-    launch = Launch.GRAPH if cache is Cache.WARM else Launch.EAGER
-    target = timed(device, Replay() if cache is Cache.WARM else None)
-    objects, problems = _all_checked(specs)
-    if problems:
-        raise InputError(*problems)
-    main_memory, static = target.card.main.name, target.card.static_power
-    # Values alike make kernels alike, which are made and estimated once.
+    warm = cache is Cache.WARM
+    with made_in_bulk():
+        objects, problems = _all_checked(specs)
+        if problems:
+            raise InputError(*problems)
+        target = timed(device, Replay() if warm else None)
+        return _all_predicted(objects, target, Launch.GRAPH if warm else Launch.EAGER)
+
+
+def _all_predicted(objects: Sequence[tuple[Values, Values]], device: Device, launch: Launch) -> list[dict[str, object]]:
+    """Values alike make kernels alike, which are made and estimated once."""
+    main_memory, static = device.card.main.name, device.card.static_power
     distinct = {tuple(values.values()): values for _, values in objects}
     kernels = [_kernel(values, main_memory, launch) for values in distinct.values()]
-    found = dict(zip(distinct, zip(kernels, estimate_all(target, kernels), strict=True), strict=True))
+    found = dict(zip(distinct, zip(kernels, estimate_all(device, kernels), strict=True), strict=True))
     return [_predicted(spec, *found[tuple(values.values())], static) for spec, values in objects]
 
 

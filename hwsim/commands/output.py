@@ -40,9 +40,12 @@ def print_json(data: object) -> None:
         print(json.dumps(_finite(data), indent=2, ensure_ascii=False))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
 def _on_one_line(entry: object) -> str:
     try:
-        return json.dumps(entry, ensure_ascii=False, allow_nan=False)
+        return _ENCODER.encode(entry)
     except (TypeError, ValueError):  # numbers of numpy, or none
         return json.dumps(_finite(entry), ensure_ascii=False)
 
