@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hwsim import __version__
+from hwsim.commands.calibrate import calibrate
 from hwsim.commands.claims import claims
 from hwsim.commands.compare import compare
 from hwsim.commands.estimate import estimate
@@ -60,6 +61,7 @@ app.command("memory-wall")(memory_wall)
 app.command()(graph)
 app.command()(predict)
 app.command()(measure)
+app.command()(calibrate)
 app.command()(validate)
 app.command()(claims)
 app.command("list")(list_names)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwsim.calibration import Constant, Fitted
-from hwsim.card import Card
+from hwsim.device import Device
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -28,11 +28,10 @@ PULL = 0.02  # of a constant towards its start, in units of a typical error per 
 
 
 @runtime_checkable
-class Calibratable(Protocol):
+class Calibratable(Device, Protocol):
     """A device whose constants can be fitted. ``batches`` prepares kernels once, whatever the constants are."""
 
     constants: ClassVar[Mapping[str, Constant]]
-    card: Card
 
     def with_constants(self, values: Mapping[str, float]) -> Self:
         """The same device with other values of some constants."""

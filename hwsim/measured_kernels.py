@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from hwsim.device import Device, Replay, timed
+from hwsim.device import Device, Replay, estimate_all, timed
 from hwsim.errors import HwsimError
 from hwsim.kernel_family import kernel_family
 from hwsim.kernel_spec import Cache, spec_kernel
@@ -59,10 +59,29 @@ def measured_kernels(rows: Iterable[Measurement], device: Device) -> list[Measur
             known = found.setdefault((kernel_family(kernel), replay), ([], []))
             known[0].append(row)
             known[1].append(kernel)
-    return [
+    gathered = (
         MeasuredKernels(family, replay, tuple(rows), tuple(kernels))
         for (family, replay), (rows, kernels) in sorted(found.items(), key=lambda item: str(item[0]))
-    ]
+    )
+    able = (_able(kernels, kernels.on(device)) for kernels in gathered)
+    return [kernels for kernels in able if kernels.kernels]
+
+
+def _able(kernels: MeasuredKernels, device: Device) -> MeasuredKernels:
+    """Those kernels that ``device`` can estimate."""
+
+    def can(kernel: Kernel) -> bool:
+        try:
+            device.estimate(kernel)
+        except HwsimError:
+            return False
+        return True
+
+    try:
+        estimate_all(device, kernels.kernels)
+    except HwsimError:
+        return kernels.only(i for i, kernel in enumerate(kernels.kernels) if can(kernel))
+    return kernels
 
 
 def _states(row: Measurement, device: Device) -> Iterator[tuple[Replay | None, Kernel]]:

@@ -164,7 +164,7 @@ def uncovered(measurements: Measurements, comparisons: Sequence[Comparison]) -> 
 
 
 def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """One row per comparison, with each model's ``error`` = |predicted/measured - 1|, and whether the interval holds."""
+    """One row per comparison, with each model's error |predicted/measured - 1| and whether the interval holds."""
     import pandas as pd
 
     frame = pd.DataFrame(comparisons, columns=list(Comparison.__dataclass_fields__))

@@ -7,10 +7,14 @@ import math
 import pytest
 from toys import toy_device
 
-from hwsim.device import plain_roofline
+from hwsim.cli import main
+from hwsim.device import Replay, load_device, plain_roofline
 from hwsim.errors import InputError
+from hwsim.kernel_spec import spec_kernel
 from hwsim.measurements import measurement_names, read_measurements
-from hwsim.validation import Comparison, accuracy_page, compare_measurements, error_table, uncovered, worst_rows
+from hwsim.report.accuracy import accuracy_page
+from hwsim.residual import Corrected, Residual
+from hwsim.validation import Comparison, Predictors, compare_measurements, error_table, uncovered, worst_rows
 
 HEAD = "# device: made up\nop,spec,seconds_cold,seconds_warm,joules_warm\n"
 ADD = '{""op"":""add"",""numel"":1000000,""dtype"":""fp32""}'
@@ -22,14 +26,18 @@ def written(tmp_path, *rows):
     return path
 
 
+def predictors(device):
+    return Predictors(device, device, plain_roofline(device.card))
+
+
 def test_errors_by_hand(tmp_path):
     """12 MB at 1 TB/s take 12 us: measured as 24 us, the error is a half."""
     device = toy_device(tmp_path)
     file = read_measurements(written(tmp_path, f'add,"{ADD}",24e-6,,'))
-    (row,) = compare_measurements(file, device, plain_roofline(device.card))
+    (row,) = compare_measurements(file, predictors(device))
     assert row.predicted == pytest.approx(12e-6)
     table = error_table([row])
-    assert list(table["model_mape"]) == [pytest.approx(0.5)]
+    assert list(table["predicted_mape"]) == [pytest.approx(0.5)]
     assert list(table["rows"]) == [1]
 
 
@@ -38,13 +46,14 @@ def test_what_cannot_be_predicted_is_counted(tmp_path):
     file = read_measurements(
         written(tmp_path, f'add,"{ADD}",24e-6,,', 'copy_peer,"{""op"":""copy_peer"",""bytes"":8}",1e-6,,')
     )
-    found = compare_measurements(file, device, plain_roofline(device.card))
+    found = compare_measurements(file, predictors(device))
     assert uncovered(file, found) == {"copy_peer": 1}
 
 
 def test_the_worst_rows_are_those_furthest_in_ratio():
     rows = [
-        Comparison("f", "op", str(ratio), "warm", "seconds", 1.0, ratio, 1.0, "hbm") for ratio in (1.1, 0.2, 3.0, 0.9)
+        Comparison("f", "op", str(ratio), "warm", "seconds", 1.0, ratio, 1.0, 1.0, "hbm")
+        for ratio in (1.1, 0.2, 3.0, 0.9)
     ]
     assert [row.predicted for row in worst_rows(rows, 2)] == [0.2, 3.0]
     assert abs(math.log(0.2)) > abs(math.log(3.0))
@@ -90,7 +99,45 @@ def test_there_are_enough_rows_of_every_family():
 def test_the_page_shows_every_table(tmp_path):
     device = toy_device(tmp_path)
     file = read_measurements(written(tmp_path, f'add,"{ADD}",24e-6,,'))
-    table = error_table(compare_measurements(file, device, plain_roofline(device.card)))
+    table = error_table(compare_measurements(file, predictors(device)))
     page = accuracy_page([file], {file.name: table}, device.card)
     assert "| seconds | elementwise | cold | 1 | 50.0% |" in page
     assert "- device: made up" in page
+
+
+def test_a_residual_learns_a_constant_factor_and_stays_within_its_range(tmp_path):
+    """Every add takes 1.5 times its physical time: so do corrected ones of the sizes seen, and no others."""
+    device = load_device("nvidia-h200", calibration=None)
+    specs = [f'{{""op"":""add"",""numel"":{1000 * i},""dtype"":""fp32""}}' for i in range(10, 400)]
+    plain = compare_measurements(
+        read_measurements(written(tmp_path, *(f'add,"{spec}",1,1,' for spec in specs))), predictors(device)
+    )
+    cold, warm = ([row.predicted for row in plain if row.cache == cache] for cache in ("cold", "warm"))
+    rows = [f'add,"{spec}",{1.5 * a},{1.5 * b},' for spec, a, b in zip(specs, cold, warm, strict=True)]
+    residual = Residual.train(device, [read_measurements(written(tmp_path, *rows))])
+    corrected = Corrected(device, residual)
+    for numel, factor in ((123_000, 1.5), (50_000_000, 1.0)):
+        kernel = spec_kernel({"op": "add", "numel": numel, "dtype": "fp32"}, device)
+        ratio = corrected.timed(Replay()).estimate(kernel).seconds / device.timed(Replay()).estimate(kernel).seconds
+        assert ratio == pytest.approx(factor, rel=0.02)
+
+
+def test_a_residual_refuses_what_if_cards():
+    changed = load_device("nvidia-h200", {"memories.hbm.bandwidth": "6 TB/s"})
+    with pytest.raises(InputError, match="what-if"):
+        Corrected(changed, Residual({}))
+
+
+def test_a_threshold_decides_the_exit_code(tmp_path, capsys):
+    path = written(tmp_path, f'add,"{ADD}",24e-6,,')
+    assert main(["validate", str(path), "--device", "nvidia-h200", "--threshold", "0.01"]) == 1
+    assert "elementwise (cold) is off by" in capsys.readouterr().err
+    assert main(["validate", str(path), "--device", "nvidia-h200", "--threshold", "5"]) == 0
+
+
+def test_the_page_of_charts(tmp_path):
+    path, page = written(tmp_path, f'add,"{ADD}",24e-6,,'), tmp_path / "page.html"
+    assert main(["validate", str(path), "--device", "nvidia-h200", "--figure", str(page)]) == 0
+    text = page.read_text()
+    for said in ("Predicted against measured", "thought bound by", "numel=1000000", "physical model"):
+        assert said in text

@@ -24,13 +24,14 @@ def predict(
     cache: Annotated[
         Literal["cold", "warm"], typer.Option(help="cold: a single launch with empty caches; warm: back to back.")
     ] = "cold",
+    calibration: options.Calibration = "auto",
     json: options.Json = False,
 ) -> None:
     """Seconds and joules of single kernels on a device."""
     from hwsim import kernel_spec
     from hwsim.device import load_device
 
-    specs, target = _read_specs(ops), load_device(device)
+    specs, target = _read_specs(ops), load_device(device, calibration=options.calibration_of(calibration))
     try:
         found: list[dict[str, Any]] = kernel_spec.predict(specs, target, kernel_spec.Cache(cache))
     except InputError as error:

@@ -50,11 +50,13 @@ def show(
         raise UnknownNameError("device or model", name, [*card_names(), *models])
 
 
-def print_schema(what: Annotated[Literal["study", "card"], typer.Argument(help="Which kind of file.")]) -> None:
-    """Print the JSON Schema of a study or a card, for editors."""
-    from hwsim.study.schema import card_schema, study_schema
+def print_schema(
+    what: Annotated[Literal["study", "card", "calibration"], typer.Argument(help="Which kind of file.")],
+) -> None:
+    """Print the JSON Schema of a study, a card or a calibration, for editors."""
+    from hwsim.study.schema import calibration_schema, card_schema, study_schema
 
-    print_json(study_schema() if what == "study" else card_schema())
+    print_json({"study": study_schema, "card": card_schema, "calibration": calibration_schema}[what]())
 
 
 def _devices() -> Rows:
@@ -111,7 +113,7 @@ def _mappers() -> Rows:
 
 
 def _kernels() -> Rows:
-    from hwsim.kernel_spec import SPEC_OPS
+    from hwsim.kernel_ops import SPEC_OPS
 
     return [{"op": name, "fields": ", ".join(spec.fields)} for name, spec in SPEC_OPS.items()]
 

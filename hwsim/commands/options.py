@@ -23,11 +23,20 @@ def count(text: str | int) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def calibration_of(text: str) -> str | None:
+    """What `--calibration` says: None for the card's own figures."""
+    return None if text == "none" else text
+
+
 COUNT = "NUMBER"
 MODEL_HELP = "A model of the zoo, a path to .onnx, or package.module:factory."
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON in SI units.")]
 Device: TypeAlias = Annotated[str, typer.Option(help="A card's name, or a path to a card.")]
+Calibration: TypeAlias = Annotated[
+    str,
+    typer.Option(help="A file of fitted constants; auto: what ships for the card; none: the card's own figures."),
+]
 Mapper: TypeAlias = Annotated[str, typer.Option(help="Who decides which kernels run where.")]
 Phase: TypeAlias = Annotated[
     str | None,

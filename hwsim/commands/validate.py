@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,64 +16,98 @@ from hwsim.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hwsim.device import Device
     from hwsim.measurements import Measurements
-    from hwsim.validation import Comparison
+    from hwsim.validation import Comparison, Predictors
 
-ERRORS = tuple(f"{model}_{figure}" for model in ("model", "roofline") for figure in ("mape", "median", "worst"))
+SHOWN = ("mape", "median", "worst")
 
 
 def validate(
     measurements: Annotated[
-        list[str], typer.Argument(metavar="MEASUREMENTS...", help="Shipped measurements by name, or CSV files.")
+        list[str], typer.Argument(metavar="MEASUREMENTS...", help="Shipped measurements by name, CSV files, or tables.")
     ],
     device: options.Device,
+    calibration: options.Calibration = "auto",
+    residual: Annotated[bool, typer.Option(help="Also learn a correction from the fitted rows.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, help="Exit with 1 if a family's MAPE in seconds is above (0.1: 10 %).")
+    ] = None,
     write: Annotated[Path | None, typer.Option(help="Write the tables as Markdown.")] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw predicted against measured (.html, .png, .svg).")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Predicted against measured, errors, worst rows (.html, .png, .svg).")
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst rows to explain.")] = 10,
     json: options.Json = False,
 ) -> None:
-    """Predicted against measured, per family of kernels and end to end."""
-    from hwsim.device import load_device
+    """Predicted against measured on rows that no constant was fitted to, per family of kernels and end to end."""
     from hwsim.measurements import read_measurements
-    from hwsim.validation import accuracy_page, error_table, explained, uncovered, worst_rows
+    from hwsim.validation import Predictors, error_table, explained, uncovered, worst_rows
 
     files = [read_measurements(name) for name in measurements]
-    target = load_device(device)
-    found = {file.name: _compared(file, target) for file in files}
+    predictors = _with_residual(Predictors.of(device, options.calibration_of(calibration)), files, residual)
+    found = {file.name: _compared(file, predictors) for file in files}
     tables = {name: error_table(comparisons) for name, comparisons in found.items()}
     if json:
         print_json({name: records(table) for name, table in tables.items()})
     for file in files:
         if not json:
-            print_table(*_cells(tables[file.name]), f"{file.name} on {device}: mean, median and worst error")
+            print_table(
+                *_cells(tables[file.name]), f"{file.name} on {device}: mean, median and worst error, unseen rows"
+            )
         for op, count in uncovered(file, found[file.name]).items():
             say(f"{file.name}: {count} rows of {op} have no prediction on {device}")
         for comparison in worst_rows(found[file.name], worst):
             say(explained(comparison))
-    if write is not None:
-        _write(write, accuracy_page(files, tables, target.card))
-    if figure is not None:
-        _draw([comparison for comparisons in found.values() for comparison in comparisons], figure)
+    _save(files, tables, found, predictors, write, figure)
+    _gate(tables, threshold)
 
 
-def _compared(file: Measurements, device: Device) -> list[Comparison]:
-    from hwsim.device import plain_roofline
+def _with_residual(predictors: Predictors, files: list[Measurements], wanted: bool) -> Predictors:
+    from hwsim.residual import Residual
+
+    return replace(predictors, residual=Residual.train(predictors.device, files)) if wanted else predictors
+
+
+def _compared(file: Measurements, predictors: Predictors) -> list[Comparison]:
     from hwsim.validation import compare_measurements
 
-    comparisons = compare_measurements(file, device, plain_roofline(device.card))
+    comparisons = compare_measurements(file, predictors)
     if not comparisons:
-        raise InputError(f"{file.name}: no row can be predicted on {device.card.name}")
+        raise InputError(f"{file.name}: no row can be predicted on {predictors.device.card.name}")
     return comparisons
 
 
 def _cells(table: pd.DataFrame) -> tuple[list[list[Any]], tuple[str, ...]]:
-    rows = [
-        [row["quantity"], row["family"], row["cache"], row["rows"], *(f"{row[error]:.1%}" for error in ERRORS)]
-        for row in records(table)
-    ]
-    titles = ("quantity", "family", "cache", "rows", "model", "median", "worst", "roofline", "median", "worst")
-    return rows, titles
+    """Rows and titles; a model that says nothing of any row has no columns."""
+    from hwsim.validation import MODELS
+
+    models = [model for model in MODELS if table[f"{model}_mape"].notna().any()]
+    rows = []
+    for row in records(table):
+        errors = [row[f"{model}_{figure}"] for model in models for figure in SHOWN]
+        cells = ["" if error != error else f"{error:.1%}" for error in (*errors, row["inside"])]
+        rows.append([row["quantity"], row["family"], row["cache"], row["rows"], *cells])
+    titles = [title for model in models for title in (model, "median", "worst")]
+    return rows, ("quantity", "family", "cache", "rows", *titles, "inside 90 %")
+
+
+def _save(
+    files: list[Measurements],
+    tables: Mapping[str, pd.DataFrame],
+    found: Mapping[str, list[Comparison]],
+    predictors: Predictors,
+    page: Path | None,
+    figure: Path | None,
+) -> None:
+    if page is not None:
+        from hwsim.report.accuracy import accuracy_page
+
+        _write(page, accuracy_page(files, tables, predictors.device.card))
+    if figure is not None:
+        from hwsim.report.accuracy import write_accuracy
+
+        write_accuracy([comparison for comparisons in found.values() for comparison in comparisons], tables, figure)
+        say(f"wrote {figure}")
 
 
 def _write(path: Path, text: str) -> None:
@@ -83,11 +118,15 @@ def _write(path: Path, text: str) -> None:
     say(f"wrote {path}")
 
 
-def _draw(comparisons: list[Comparison], path: Path) -> None:
-    from hwsim.report.figures import scatter_figure, write_figure
-    from hwsim.validation import to_frame
-
-    frame = to_frame([comparison for comparison in comparisons if comparison.quantity == "seconds"])
-    label: Mapping[str, Any] = {"label": frame["op"] + " " + frame["case"] + " (" + frame["cache"] + ")"}
-    write_figure(scatter_figure(frame.assign(**label)), path)
-    say(f"wrote {path}")
+def _gate(tables: Mapping[str, pd.DataFrame], threshold: float | None) -> None:
+    """Exit with 1 where a family's times are further off than allowed."""
+    over = [
+        f"{name}: {row['family']} ({row['cache']}) is off by {row['predicted_mape']:.1%}"
+        for name, table in tables.items()
+        for row in records(table)
+        if threshold is not None and row["quantity"] == "seconds" and row["predicted_mape"] > threshold
+    ]
+    for line in over:
+        say(line)
+    if over:
+        raise typer.Exit(1)

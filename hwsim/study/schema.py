@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from hwsim.calibration import Calibration
 from hwsim.card import CardFile
 from hwsim.device import card_names
 from hwsim.errors import InputError, Problem, lookup, shown
@@ -199,3 +200,8 @@ def study_schema() -> dict[str, Any]:
 def card_schema() -> dict[str, Any]:
     """The JSON Schema of a hardware card."""
     return json_schema(CardFile, "hwsim card")
+
+
+def calibration_schema() -> dict[str, Any]:
+    """The JSON Schema of a calibration."""
+    return json_schema(Calibration, "hwsim calibration")

@@ -1,0 +1,153 @@
+"""Calibrations: constants that are known come back from made-up measurements; files are read strictly; cards say so."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from hwsim.calibrating import Share, calibrate
+from hwsim.calibration import calibrated, find_calibration, read_calibration, write_calibration
+from hwsim.cli import main
+from hwsim.device import Replay, card_names, estimate_all, load_device
+from hwsim.errors import CardError, InputError
+from hwsim.kernel_spec import spec_kernel
+from hwsim.mapper import Launch
+from hwsim.measurements import read_measurements
+from hwsim.registry import data_files
+
+SIZES = np.unique(np.geomspace(2e4, 5e8, 120).astype(int))
+TRUTH = {"main_share": 0.8, "single_latency": 4e-6, "graph_launch_latency": 1.1e-6}
+
+
+def card():
+    return load_device("nvidia-h200", calibration=None)
+
+
+def made_up_rows(path, noise):
+    """Rows of `add` as a device with the constants of TRUTH would take, each off by a factor of up to ``noise``."""
+    device = card().with_constants(TRUTH)
+    specs = [{"op": "add", "numel": int(size), "dtype": "bf16"} for size in SIZES]
+    cold = estimate_all(device.timed(None), [spec_kernel(spec, device, Launch.EAGER) for spec in specs])
+    warm = estimate_all(device.timed(Replay()), [spec_kernel(spec, device) for spec in specs])
+    factors = np.random.default_rng(1).uniform(1 - noise, 1 + noise, (len(specs), 2))
+    with path.open("w", newline="") as stream:
+        stream.write("# device: made up\n# date: today\n")
+        writer = csv.writer(stream)
+        writer.writerow(["op", "spec", "seconds_cold", "seconds_warm", "joules_warm"])
+        for spec, one, other, (a, b) in zip(specs, cold, warm, factors, strict=True):
+            writer.writerow(["add", json.dumps(spec), a * one.seconds, b * other.seconds, ""])
+    return read_measurements(path)
+
+
+def test_known_constants_come_back(tmp_path):
+    found = calibrate(card(), [Share(made_up_rows(tmp_path / "rows.csv", 0.03), 2)], progress=lambda line: None)
+    for name, value in TRUTH.items():
+        assert found.constants[name].value == pytest.approx(value, rel=0.05)
+        assert found.constants[name].low <= found.constants[name].value <= found.constants[name].high
+    spread = found.spreads["elementwise"]["cold"]
+    assert 0.9 < spread.low < 1 < spread.high < 1.1
+    assert spread.mape < 0.03
+
+
+def test_a_few_wild_rows_do_not_decide(tmp_path):
+    rows = made_up_rows(tmp_path / "rows.csv", 0.02)
+    text = (tmp_path / "rows.csv").read_text().splitlines()
+    for i in range(5, len(text), 20):  # one in twenty takes four times as long
+        cells = next(csv.reader([text[i]]))
+        cells[2:4] = [str(4 * float(cell)) for cell in cells[2:4]]
+        text[i] = ",".join([cells[0], '"' + cells[1].replace('"', '""') + '"', *cells[2:]])
+    (tmp_path / "wild.csv").write_text("\n".join(text))
+    wild = read_measurements(tmp_path / "wild.csv")
+    found = calibrate(card(), [Share(wild, 2)], progress=lambda line: None)
+    assert len(wild.rows) == len(rows.rows)
+    assert found.constants["main_share"].value == pytest.approx(TRUTH["main_share"], rel=0.1)
+
+
+def test_what_the_rows_do_not_tell_is_taken_from_the_base(tmp_path):
+    rows = made_up_rows(tmp_path / "rows.csv", 0.01)
+    base = calibrate(card(), [Share(rows, 2)], progress=lambda line: None)
+    other = base.model_copy(
+        update={
+            "calibration": "other",
+            "constants": {
+                **base.constants,
+                "matmul_share": base.constants["main_share"].model_copy(update={"value": 0.7}),
+            },
+        }
+    )
+    found = calibrate(card(), [Share(rows, 2)], other, progress=lambda line: None)
+    assert found.constants["matmul_share"].value == 0.7
+    assert found.constants["matmul_share"].taken_from == "other"
+    assert found.constants["main_share"].taken_from == ""
+
+
+def test_files_round_trip_and_cards_carry_marks(tmp_path):
+    found = calibrate(card(), [Share(made_up_rows(tmp_path / "rows.csv", 0.01), 2)], progress=lambda line: None)
+    write_calibration(found, tmp_path / "c.yaml")
+    again = read_calibration(tmp_path / "c.yaml")
+    assert again.values() == pytest.approx(found.values(), rel=1e-3)
+    device = load_device("nvidia-h200", calibration=tmp_path / "c.yaml")
+    figure = device.card.figures["parameters.main_share"]
+    assert (figure.mark, figure.value) == ("calibrated", pytest.approx(found.constants["main_share"].value, rel=1e-3))
+    kept = load_device("nvidia-h200", {"parameters.main_share": 0.5}, calibration=tmp_path / "c.yaml")
+    assert kept.card.parameter("main_share") == 0.5
+
+
+def test_a_card_of_the_generation_says_so(tmp_path):
+    found = calibrate(card(), [Share(made_up_rows(tmp_path / "rows.csv", 0.01), 2)], progress=lambda line: None)
+    other = calibrated(load_device("nvidia-h100-sxm", calibration=None).card, found)
+    assert not other.calibration.own
+    assert "nvidia-h200, the same generation" in other.figures["parameters.main_share"].note
+
+
+def test_another_family_is_refused(tmp_path):
+    found = calibrate(card(), [Share(made_up_rows(tmp_path / "rows.csv", 0.01), 2)], progress=lambda line: None)
+    with pytest.raises(CardError, match="family"):
+        calibrated(load_device("amd-epyc-7742", calibration=None).card, found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("calibration: x\n", "device"),
+        (
+            "{calibration: x, device: y, family: gpu, date: d, sources: [], constants: {a: {value: .nan, low: 1}}}",
+            "finite",
+        ),
+        ("calibration: [", "YAML"),
+    ],
+)
+def test_bad_files_say_where(tmp_path, text, said):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_calibration(tmp_path / "bad.yaml")
+
+
+def test_rows_of_nothing_the_device_runs(tmp_path):
+    (tmp_path / "rows.csv").write_text("op,spec,seconds_cold,seconds_warm,joules_warm\n" + 'x,"{""op"":""x""}",1,1,\n')
+    with pytest.raises(InputError, match="no row"):
+        calibrate(card(), [Share(read_measurements(tmp_path / "rows.csv"), 2)], progress=lambda line: None)
+
+
+@pytest.mark.parametrize("name", sorted(data_files("hwsim.devices", "calibrations")))
+def test_shipped_calibrations_are_of_known_cards_and_within_bounds(name):
+    found = read_calibration(data_files("hwsim.devices", "calibrations")[name])
+    assert found.device in card_names()
+    device = load_device(found.device)
+    assert find_calibration(device.card).calibration == name
+    fitted = [known for known in found.constants.values() if not known.taken_from]
+    assert len(fitted) <= 25
+    for constant, known in found.constants.items():
+        assert device.constants[constant].low * 0.999 <= known.value <= device.constants[constant].high * 1.001
+
+
+def test_the_command_writes_a_file(tmp_path, capsys):
+    made_up_rows(tmp_path / "rows.csv", 0.01)
+    out = tmp_path / "mine.yaml"
+    assert main(["calibrate", str(tmp_path / "rows.csv"), "--device", "nvidia-h200", "--out", str(out)]) == 0
+    assert "main_share" in capsys.readouterr().out
+    assert read_calibration(out).sources[0].parts == 2
+    assert main(["calibrate", str(tmp_path / "rows.csv"), "--device", "sn40l"]) == 2
