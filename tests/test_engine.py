@@ -73,3 +73,29 @@ def test_a_slow_host_sets_the_pace():
 def test_no_two_kernels_at_once():
     spans = run(schedule([(0.3, 0.1), (0.1, 0.4), (0.2, 0.0)]), Stub()).spans
     assert all(a.end <= b.start for a, b in itertools.pairwise(spans))
+
+
+class Counting(Stub):
+    """Takes many kernels at once and remembers them."""
+
+    def __init__(self):
+        self.asked = []
+
+    def estimate_all(self, kernels):
+        self.asked.append(tuple(kernels))
+        return [self.estimate(kernel) for kernel in kernels]
+
+
+def test_kernels_alike_are_estimated_once_and_all_at_once():
+    times = [(1e-6, 0.0), (2e-6, 0.0), (1e-6, 0.0), (1e-6, 1e-7)]
+    device = Counting()
+    timeline = run(schedule(times), device)
+    assert timeline == run(schedule(times), Stub())
+    assert [[kernel.attrs["device"] for kernel in asked] for asked in device.asked] == [[1e-6, 2e-6, 1e-6]]
+
+
+def test_a_steady_repetition_is_kept_once():
+    timeline = run(schedule([(1e-6, 0.0)] * 3, [Repeat(1, 2, 1000)]), Stub())
+    assert sum(len(stretch.spans) for stretch in timeline.stretches) < 10
+    assert len(timeline.spans) == 1002
+    assert run(schedule([(1e-6, 0.0)] * 3), Stub(), spans=False).spans == ()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
+from hwsim.cost import Cost
 from hwsim.device import load_device
 from hwsim.errors import InputError
 from hwsim.graph import Kind
@@ -12,6 +15,7 @@ from hwsim.kernel_spec import Cache, predict, spec_kernel
 from hwsim.mapper import Launch
 
 H200 = load_device("nvidia-h200")
+COST = Cost(1e-6, 1e-6, {"hbm": 1.0}, {"hbm": 1e-6}, "hbm")
 RECURRENT = {"batch": 2, "heads": 4, "d_k": 64, "d_v": 128, "dtype": "bf16"}
 SPECS = [
     {"op": "matmul", "m": 8, "n": 16, "k": 32, "batch": 2, "dtype": "bf16"},
@@ -108,6 +112,39 @@ def test_bytes_are_those_of_the_operands_and_traffic_is_by_memory():
 def test_results_can_be_predicted_again():
     first = predict(SPECS, H200)
     assert predict(first, H200) == first
+
+
+def test_specs_alike_are_one_kernel(monkeypatch):
+    """Whatever else they hold, and with a default written out."""
+    asked = []
+    monkeypatch.setattr(
+        type(H200), "estimate_all", lambda self, kernels: asked.extend(kernels) or [COST] * len(kernels)
+    )
+    sizes = {"op": "matmul", "m": 8, "n": 8, "k": 8, "dtype": "bf16"}
+    found = predict([sizes, {**sizes, "batch": 1, "name": "b"}, {**sizes, "k": 9}, spec("add")], H200)
+    assert len(asked) == 3
+    assert [result.get("name") for result in found] == [None, "b", None, None]
+    assert found[0]["bytes"] == found[1]["bytes"] == 3 * 2 * 64
+
+
+def test_the_collector_is_back_after_an_error():
+    with pytest.raises(InputError):
+        predict([{}], H200)
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("given", SPECS, ids=lambda given: str(given["op"]))
+def test_sizes_of_one_kernel_do_not_stay_with_the_next(given):
+    """Each op's graph is drawn once: small, large and small again."""
+    fixed = ("op", "dtype", "kv_heads", "groups", "ranks", "tokens")
+    large = {
+        name: value * 2 if isinstance(value, int) and name not in fixed else value for name, value in given.items()
+    }
+    large |= {
+        name: given[name] for name in ("causal", "padding", "k", "stride") if name in given and given["op"] != "matmul"
+    }
+    first, other, again = (spec_kernel(each, H200) for each in (given, large, given))
+    assert first == again != other
 
 
 def test_other_fields_come_back_as_they_were():
