@@ -1,10 +1,11 @@
-"""The energy counter and the state of an NVIDIA GPU, read through NVML (libnvidia-ml) with ctypes.
+"""Energy counters: of an NVIDIA GPU through NVML (libnvidia-ml) with ctypes, of a CPU through Linux's powercap.
 
 Reading only: nothing here sets a clock, a limit or a mode. Units: joules, watts, MHz as NVML reports clocks.
 """
 
 import ctypes
 from dataclasses import dataclass
+from pathlib import Path
 
 _LIBRARY = "libnvidia-ml.so.1"
 _CLOCK_SM, _CLOCK_MEMORY, _TEMPERATURE_GPU = 1, 2, 0
@@ -78,3 +79,27 @@ class GpuMonitor:
         code = getattr(self._nvml, function)(*arguments)
         if code != 0:
             raise NvmlError(f"{function} returned NVML error {code}")
+
+
+class RaplCounter:
+    """Energy of all CPU packages as RAPL counts it (running average power limit, in Linux's powercap folder)."""
+
+    def __init__(self, root: Path = Path("/sys/class/powercap")) -> None:
+        zones = sorted(path for path in root.glob("*-rapl:*") if path.name.count(":") == 1)  # packages, not their parts
+        self._zones = [(zone / "energy_uj", _count(zone / "max_energy_range_uj")) for zone in zones]
+        if not self._zones:
+            raise OSError(f"{root}: no RAPL package")
+        self._last = [_count(counter) for counter, _ in self._zones]
+        self._microjoules = 0
+
+    def joules(self) -> float:
+        """Energy since this object was made; a counter may wrap around once between two calls."""
+        for index, (counter, span) in enumerate(self._zones):
+            now = _count(counter)
+            self._microjoules += (now - self._last[index]) % (span + 1)
+            self._last[index] = now
+        return self._microjoules * 1e-6
+
+
+def _count(path: Path) -> int:
+    return int(path.read_text())

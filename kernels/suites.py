@@ -1,124 +1,20 @@
-"""What is measured: per op of the kernel interchange, a stream of specs and the torch call that runs one.
+"""The kernel suite: per op of the interchange, a stream of specs and the torch call that runs one."""
 
-A family pairs two functions. `specs(draw)` yields the fields of section 7 of the design, sizes log-uniform
-and within the device's limits. `build(device, **fields)` allocates random operands and returns a call without
-arguments that runs the op once; its keyword arguments are exactly the interchange's fields. Only torch and
-the standard library are imported, so that the folder runs on a bare GPU host.
-"""
+from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Fields = dict[str, int | str | bool]
-Call = Callable[[], object]
-T = TypeVar("T")
+from hwsim.kernels.families import DTYPES, Call, Draw, Family, Fields, endless, noise, width
 
-DTYPES = {
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-    "fp32": torch.float32,
-    "int8": torch.int8,
-    "fp8": torch.float8_e4m3fn,
-}
 FLOATS = ("bf16", "bf16", "fp16", "fp32")
 HALVES = ("bf16", "bf16", "fp16")
 LLAMA_8B_LINEARS = ((4096, 4096), (1024, 4096), (14336, 4096), (4096, 14336), (128256, 4096))  # (n, k)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The largest single call on a device: FLOPs, operand bytes, bytes over the host link; and its dtypes."""
-
-    flops: float
-    fp32_flops: float
-    operand_bytes: float
-    link_bytes: float
-    matmul_dtypes: tuple[str, ...]
-
-    def flops_of(self, dtype: str) -> float:
-        """The most FLOPs of one call in this dtype."""
-        return self.fp32_flops if dtype == "fp32" else self.flops
-
-
-CUDA_LIMITS = Limits(4e12, 2e11, 4e9, 2.7e8, ("bf16", "bf16", "bf16", "fp16", "fp32", "int8", "fp8"))
-CPU_LIMITS = Limits(2e9, 2e9, 1.3e8, 0.0, ("bf16", "fp32", "fp32", "int8"))
-
-
-class Draw:
-    """Seeded draws of shapes for one op on one kind of device."""
-
-    def __init__(self, seed: str, device: torch.device) -> None:
-        self._random = random.Random(seed)
-        self.device = device
-        self.limits = CUDA_LIMITS if device.type == "cuda" else CPU_LIMITS
-
-    def size(self, low: int, high: float, multiple: int = 1, nice: float = 0.6) -> int:
-        """A log-uniform integer of [low, high]; with probability `nice` rounded to three significant bits."""
-        top = max(low, int(high))
-        value = round(math.exp(self._random.uniform(math.log(low), math.log(top))))
-        if self.chance(nice):
-            step = 1 << max(0, value.bit_length() - 3)
-            value = round(value / step) * step
-        steps = min(max(round(value / multiple), math.ceil(low / multiple)), max(1, top // multiple))
-        return steps * multiple
-
-    def choice(self, options: Sequence[T]) -> T:
-        """One of the options; repeating an option weights it."""
-        return self._random.choice(options)
-
-    def chance(self, probability: float) -> bool:
-        """True with the given probability."""
-        return self._random.random() < probability
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One op: its stream of specs, its builder, and how a row of it is measured.
-
-    `per_graph` calls are captured into one CUDA graph for the warm time; `cold` asks for the cold time too;
-    `energy_share` is the share of rows whose joules are measured; `weight` the rows per round of families;
-    `repeats` the fewest timings behind a median.
-    """
-
-    specs: Callable[[Draw], Iterator[Fields]]
-    build: Callable[..., Call]
-    weight: int = 1
-    per_graph: int = 20
-    cold: bool = True
-    energy_share: float = 0.15
-    repeats: int = 7
-
-
-def endless(draw_one: Callable[[Draw], Fields]) -> Callable[[Draw], Iterator[Fields]]:
-    """The unending stream of a function that draws one spec."""
-
-    def stream(draw: Draw) -> Iterator[Fields]:
-        while True:
-            yield draw_one(draw)
-
-    return stream
-
-
-def width(dtype: str) -> int:
-    """Bytes per element."""
-    return DTYPES[dtype].itemsize
-
-
-def noise(device: torch.device, *shape: int, dtype: str) -> Tensor:
-    """Random operands: standard normal, or uniform over int8. Never zeros, which can run faster than data."""
-    if dtype == "int8":
-        return torch.randint(-128, 128, shape, dtype=torch.int8, device=device)
-    if dtype == "fp8":
-        return torch.randn(shape, dtype=torch.bfloat16, device=device).to(DTYPES[dtype])
-    return torch.randn(shape, dtype=DTYPES[dtype], device=device)
 
 
 def matmul_specs(draw: Draw) -> Iterator[Fields]:
@@ -232,7 +128,7 @@ def embedding(device: torch.device, vocab: int, dim: int, tokens: int, dtype: st
     return partial(F.embedding, ids, noise(device, vocab, dim, dtype=dtype))
 
 
-def draw_heads(draw: Draw, most_batch: int) -> Fields:
+def draw_heads(draw: Draw, most_batch: int) -> dict[str, int]:
     """Batch, query heads, key-value heads (grouped or not) and head size of an attention."""
     kv_heads = draw.choice((1, 2, 4, 8, 8, 16, 32))
     heads = kv_heads * draw.choice([group for group in (1, 1, 2, 4, 8) if group * kv_heads <= 64])
@@ -244,13 +140,13 @@ def draw_heads(draw: Draw, most_batch: int) -> Fields:
 def draw_prefill(draw: Draw) -> Fields:
     """Prefill attention: causal with as many keys as queries, or full with another number of keys."""
     fields = draw_heads(draw, 32)
-    per_row = int(fields["batch"]) * int(fields["heads"]) * int(fields["head_dim"])
+    per_row = fields["batch"] * fields["heads"] * fields["head_dim"]
     causal = draw.chance(0.5)
     room = draw.limits.operand_bytes / (8 * per_row)
     q_len = draw.size(16, min(32768, math.sqrt(draw.limits.flops / (4 * per_row)), room))
     kv_top = min(32768, draw.limits.flops / (4 * per_row * q_len), room)
     kv_len = q_len if causal or draw.chance(0.5) else draw.size(16, kv_top)
-    return fields | {"q_len": q_len, "kv_len": kv_len, "causal": causal, "dtype": draw.choice(HALVES)}
+    return {**fields, "q_len": q_len, "kv_len": kv_len, "causal": causal, "dtype": draw.choice(HALVES)}
 
 
 def attention(
@@ -274,9 +170,9 @@ def attention(
 def draw_decode(draw: Draw) -> Fields:
     """Decode attention: one query per sequence over a cache of up to half the operand limit."""
     fields = draw_heads(draw, 256)
-    row_bytes = 2 * int(fields["batch"]) * int(fields["kv_heads"]) * int(fields["head_dim"]) * 2
+    row_bytes = 2 * fields["batch"] * fields["kv_heads"] * fields["head_dim"] * 2
     kv_len = draw.size(16, min(131072, draw.limits.operand_bytes / (2 * row_bytes)))
-    return fields | {"kv_len": kv_len, "dtype": draw.choice(HALVES)}
+    return {**fields, "kv_len": kv_len, "dtype": draw.choice(HALVES)}
 
 
 def draw_conv(draw: Draw) -> Fields:

@@ -4,6 +4,7 @@ Cold: the last-level cache is evicted before each run by streaming through a buf
 and the single run is timed. Warm: runs follow one another back to back, on a GPU as replays of a CUDA graph.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Protocol
 import torch
 
 Call = Callable[[], object]
+Counter = Callable[[], float]
 
 WARM_UP_CALLS = 3
 REPEATS_MAX = 50
@@ -62,11 +64,14 @@ class Timer(Protocol):
     def loop(self, call: Call, per_graph: int, eager: bool) -> Loop:
         """Warm the call up and make it repeatable."""
 
-    def cold(self, call: Call, repeats: int) -> list[float]:
-        """Seconds of single runs, the cache evicted before each."""
+    def cold(self, call: Call, repeats: int, before: Call | None = None) -> list[float]:
+        """Seconds of single runs, before each the cache evicted and then `before` run."""
 
     def warm(self, loop: Loop, repeats: int) -> list[float]:
         """Seconds per call of runs back to back."""
+
+    def joules(self, loop: Loop, counter: Counter) -> float | None:
+        """Joules per call of runs back to back for more than half a second; None if the counter stood still."""
 
     def release(self) -> None:
         """Give back what the last row held; raises when the device no longer answers."""
@@ -98,11 +103,13 @@ class CudaTimer:
                 call()
         return Loop(graph.replay, per_graph, self._estimate(graph.replay))
 
-    def cold(self, call: Call, repeats: int) -> list[float]:
+    def cold(self, call: Call, repeats: int, before: Call | None = None) -> list[float]:
         """Event to event around one run, the L2 overwritten before; events cost a few microseconds of it."""
         pairs = []
         for index in range(repeats):
             self._flush.fill_(index + 1)
+            if before is not None:
+                before()
             pairs.append(self._queue(call, 1))
         torch.cuda.synchronize()
         return [start.elapsed_time(stop) * 1e-3 for start, stop in pairs]
@@ -114,7 +121,7 @@ class CudaTimer:
         torch.cuda.synchronize()
         return [start.elapsed_time(stop) * 1e-3 / (runs * loop.calls) for start, stop in pairs]
 
-    def joules(self, loop: Loop, counter: Callable[[], float]) -> float | None:
+    def joules(self, loop: Loop, counter: Counter) -> float | None:
         """Mean power times seconds per call over runs that never stop; None if the counter stood still.
 
         Power is the energy between two refreshes of the counter, at least 0.6 s apart, over that time.
@@ -155,7 +162,7 @@ class _CounterWatch(threading.Thread):
     A thread, because a host that launches kernels one by one is blocked for as long as the launch queue is full.
     """
 
-    def __init__(self, counter: Callable[[], float]) -> None:
+    def __init__(self, counter: Counter) -> None:
         super().__init__(daemon=True)
         self._counter = counter
         self._refreshes: list[tuple[float, float]] = []
@@ -203,17 +210,28 @@ class HostTimer:
 
         return Loop(run, calls, calls * once)
 
-    def cold(self, call: Call, repeats: int) -> list[float]:
+    def cold(self, call: Call, repeats: int, before: Call | None = None) -> list[float]:
         """One run at a time, after reading and writing a buffer four times the last-level cache."""
         seconds = []
         for _ in range(repeats):
             self._flush.add_(1)
+            if before is not None:
+                before()
             seconds.append(_host_seconds(call))
         return seconds
 
     def warm(self, loop: Loop, repeats: int) -> list[float]:
         """Seconds per call of repeated loops."""
         return [_host_seconds(loop.run) / loop.calls for _ in range(repeats)]
+
+    def joules(self, loop: Loop, counter: Counter) -> float | None:
+        """The counter's advance over at least 0.6 s of runs, per call."""
+        runs = max(1, math.ceil(ENERGY_WINDOW_S / loop.seconds))
+        before = counter()
+        for _ in range(runs):
+            loop.run()
+        spent = counter() - before
+        return spent / (runs * loop.calls) if spent > 0 else None
 
     def release(self) -> None:
         """Nothing is held between rows."""

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hwsim.kernels import decoder, measure, suites, timers  # noqa: E402
+from hwsim.kernels import families, measure, measure_rows, suites, timers  # noqa: E402
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 QUICK = ["sum", "add", "matmul"]
@@ -30,6 +30,12 @@ INTERCHANGE = {  # section 7 of the design
     "gather_rows": {"rows", "row_bytes", "table_bytes"},
     **{f"copy_{kind}": {"bytes"} for kind in ("h2d_pinned", "d2h_pinned", "d2d")},
 }
+STATE = {"batch", "tokens", "heads", "d_k", "d_v", "dtype", "pass_"}
+RULES = ("gla", "ssd", "delta_rule", "gated_delta_rule", "kda", "gdn2")
+KERNELS = set(INTERCHANGE)
+INTERCHANGE |= {f"{form}_{rule}": STATE for form in ("chunk", "recurrent") for rule in RULES}
+INTERCHANGE |= {key: {"bytes", "ranks"} for key in ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")}
+INTERCHANGE["copy_peer"] = {"bytes"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,22 +49,24 @@ def table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, comment="#")
 
 
-def drawn(device: torch.device, op: str, count: int) -> list[suites.Fields]:
+def drawn(device: torch.device, op: str, count: int) -> list[families.Fields]:
     family = suites.kernel_families(device)[op]
-    return list(islice(family.specs(suites.Draw(f"7/{op}", device)), count))
+    return list(islice(family.specs(families.Draw(f"7/{op}", device)), count))
 
 
-def test_a_cuda_device_has_every_op_of_the_interchange_that_needs_one_gpu() -> None:
-    assert set(suites.kernel_families(CUDA)) == set(INTERCHANGE)
-    assert set(suites.kernel_families(CPU)) == set(INTERCHANGE) - {"copy_h2d_pinned", "copy_d2h_pinned"}
+def test_the_suites_of_a_cuda_device_have_every_op_of_the_interchange() -> None:
+    assert set(suites.kernel_families(CUDA)) == KERNELS
+    assert set(suites.kernel_families(CPU)) == KERNELS - {"copy_h2d_pinned", "copy_d2h_pinned"}
+    assert set(measure.families_of(CUDA, ["all", "sequence", "collective"])) == set(INTERCHANGE)
+    assert set(measure.families_of(CPU, ["end_to_end"])) == {"model"}
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
-@pytest.mark.parametrize("op", sorted(INTERCHANGE))
+@pytest.mark.parametrize("op", sorted(KERNELS))
 def test_drawn_specs_have_the_fields_of_the_interchange_and_fit_the_limits(op: str, device: torch.device) -> None:
     if op not in suites.kernel_families(device):
         pytest.skip("no host link on this device")
-    limits = suites.Draw("", device).limits
+    limits = families.Draw("", device).limits
     for fields in drawn(device, op, 300):
         assert set(fields) == INTERCHANGE[op]
         assert all(value >= (field == "bytes") for field, value in fields.items() if isinstance(value, int))
@@ -70,7 +78,7 @@ def test_drawn_specs_have_the_fields_of_the_interchange_and_fit_the_limits(op: s
 
 
 def test_sizes_are_log_uniform_and_aligned() -> None:
-    draw = suites.Draw("sizes", CPU)
+    draw = families.Draw("sizes", CPU)
     sizes = [draw.size(1, 10_000) for _ in range(4000)]
     assert min(sizes) >= 1
     assert max(sizes) <= 10_000
@@ -81,6 +89,7 @@ def test_sizes_are_log_uniform_and_aligned() -> None:
 
 def test_builders_take_exactly_the_fields() -> None:
     for op, family in suites.kernel_families(CUDA).items():
+        assert family.build is not None
         parameters = set(inspect.signature(family.build).parameters) - {"device"}
         assert parameters >= INTERCHANGE[op], op
 
@@ -93,7 +102,7 @@ def test_a_run_writes_a_header_and_rows_that_pandas_reads(tmp_path: Path) -> Non
     for word in ("# date: ", "# device: ", "# versions: python", "# cold: ", "# warm: ", "seed 0"):
         assert any(word in line for line in header), word
     rows = table(out)
-    assert tuple(rows.columns) == measure.COLUMNS
+    assert tuple(rows.columns) == measure_rows.COLUMNS
     assert len(rows) == len(lines) == 4
     assert set(rows.op) <= set(QUICK)
     for row in rows.itertuples():
@@ -134,12 +143,12 @@ def test_another_device_or_suite_is_refused(tmp_path: Path, capsys: pytest.Captu
 def test_a_failing_op_is_counted_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    families = suites.kernel_families(CPU)
+    sound = suites.kernel_families(CPU)
 
-    def broken(device: torch.device, rows: int, cols: int, dtype: str) -> suites.Call:
+    def broken(device: torch.device, rows: int, cols: int, dtype: str) -> families.Call:
         raise RuntimeError("not on this device")
 
-    patched = families | {"softmax": suites.Family(families["softmax"].specs, broken)}
+    patched = sound | {"softmax": families.Family(sound["softmax"].specs, broken)}
     monkeypatch.setattr(measure, "kernel_families", lambda device: patched)
     out = tmp_path / "rows.csv"
     assert measure.measure("cpu", ["softmax", "sum"], out, seconds=60, limit=3) == measure.SOME_FAILED
@@ -168,34 +177,58 @@ def test_the_script_runs_without_the_package(tmp_path: Path) -> None:
     assert list(table(out).op) == ["mul"]
 
 
-def test_a_decode_step_gives_the_logits_of_a_longer_prefill() -> None:
-    torch.manual_seed(0)
-    shape = decoder.Shape(2, 64, heads=4, kv_heads=2, head_dim=16, ffn=96, vocab=50, tied=True)
-    network = decoder.Decoder(shape, CPU, max_tokens=9)
-    tokens = torch.randint(shape.vocab, (2, 9))
-    whole = network.forward(tokens, 0, network.new_cache(2, 9))
-    cache = network.new_cache(2, 9)
-    network.forward(tokens[:, :8], 0, cache)
-    step = network.forward(tokens[:, 8:], 8, cache)
-    assert whole.shape == (2, 1, shape.vocab)
-    torch.testing.assert_close(step, whole, rtol=2e-2, atol=2e-2)
+def test_an_op_that_cannot_run_here_is_reported_and_the_others_are_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.csv"
+    assert measure.measure("cpu", ["chunk_gla", "all_reduce", "add"], out, limit=2) == measure.SOME_FAILED
+    assert list(table(out).op) == ["add", "add"]
+    errors = capsys.readouterr().err
+    assert "unavailable: chunk_gla: its Triton kernels need a CUDA device" in errors
+    assert "unavailable: all_reduce: it needs two CUDA devices, this host has 0" in errors
 
 
-def test_the_models_have_the_published_parameter_counts() -> None:
-    def parameters(shape: decoder.Shape) -> int:
-        attention = 2 * shape.width * (shape.heads + shape.kv_heads) * shape.head_dim
-        block = attention + 3 * shape.width * shape.ffn + 2 * shape.width
-        tables = shape.vocab * shape.width * (1 if shape.tied else 2)
-        return shape.layers * block + tables + shape.width
+def test_calls_are_eager_where_the_family_or_the_mode_says_so() -> None:
+    def eager(fields: families.Fields, of_family: bool = False) -> bool:
+        family = families.Family(lambda draw: iter(()), eager=of_family)
+        return measure_rows.Case("op", fields, family, with_energy=False).eager
 
-    assert parameters(decoder.SHAPES["llama-3.1-8b"]) == 8_030_261_248
-    assert parameters(decoder.SHAPES["llama-3.2-1b"]) == 1_235_814_400
-    assert len(list(decoder.model_specs(CUDA))) == 2 * 2 * (len(decoder.DECODES) + len(decoder.PREFILLS))
+    assert eager({"mode": "eager"})
+    assert eager({"mode": "onnxruntime"})
+    assert eager({"bytes": 1}, of_family=True)
+    assert not any(eager(fields) for fields in ({"mode": "graph"}, {"mode": "compile"}, {"bytes": 1}))
 
 
-@pytest.mark.parametrize("name", ["nvidia-h200", "nvidia-h200-models"])
-def test_the_committed_measurements_are_valid_rows(name: str) -> None:
-    path = Path(measure.__file__).resolve().parent / "measurements" / f"{name}.csv"
+def test_gradients_are_kept_for_rows_with_a_backward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = {}
+
+    def build(device: torch.device, pass_: str) -> families.Call:
+        modes[pass_] = torch.is_inference_mode_enabled()
+        return lambda: None
+
+    rows: list[families.Fields] = [{"pass_": "fwd"}, {"pass_": "fwd+bwd"}]
+    family = families.Family(lambda draw: iter(rows), build, cold=families.Cold.REPLAY)
+    monkeypatch.setattr(measure, "kernel_families", lambda device: {"op": family})
+    assert measure.measure("cpu", ["op"], tmp_path / "rows.csv") == measure.OK
+    assert modes == {"fwd": True, "fwd+bwd": False}
+
+
+def test_a_family_that_times_itself_gives_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(bytes: int) -> families.Timings:
+        return families.Timings(cold=[3.0, 5.0, 4.0], warm=[2.0, 1.0, 3.0])
+
+    family = families.Family(lambda draw: iter([{"bytes": 8}]), timed=timed)
+    monkeypatch.setattr(measure, "kernel_families", lambda device: {"op": family})
+    assert measure.measure("cpu", ["op"], tmp_path / "rows.csv") == measure.OK
+    (row,) = table(tmp_path / "rows.csv").itertuples()
+    assert (row.seconds_cold, row.seconds_warm, row.warm_p10, row.warm_p90, row.repeats) == (4.0, 2.0, 1.0, 3.0, 3)
+
+
+MEASUREMENTS = sorted((Path(measure.__file__).resolve().parent / "measurements").glob("*.csv"))
+
+
+@pytest.mark.parametrize("path", MEASUREMENTS, ids=lambda path: path.stem)
+def test_the_committed_measurements_are_valid_rows(path: Path) -> None:
     rows = table(path)
     assert rows.spec.is_unique
     assert (rows.seconds_warm > 0).all()
