@@ -1,0 +1,209 @@
+"""Tiles of queries that walk blocks of keys: the physics that all kernels of attention share.
+
+Dao, FlashAttention-2, arXiv 2307.08691; Shah et al., FlashAttention-3, arXiv 2407.08608 (warpgroups: one's softmax runs
+beside another's products). A library's kernels differ in how they cut the work, not in what a block of keys costs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hwsim.devices.gpu.chip import Chip
+from hwsim.devices.gpu.timing import Array, Load, Timing
+
+# Queries of a tile and keys of a block: FlashAttention csrc/flash_attn/src/flash_fwd_launch_template.h and
+# hopper/tile_size.h (128 or 192 x 64 to 192), cuDNN 9.19 by the names of its kernels (sm90 .. wgmma .. 64x128x128).
+ROWS = KEYS = 128
+LEAST_KEYS = 32
+# Tiles for few queries: one warpgroup (hopper/flash.h), 16 rows of a warp instruction (FlashInfer, CTA_TILE_Q).
+FEW_ROWS, LEAST_ROWS = 64, 16
+# Least blocks of a part of the keys, and the share of the chip that is busy enough (num_splits_heuristic of both).
+UNSPLIT_BLOCKS, BUSY_ENOUGH = 4, 0.8
+WARP_WIDTH, WARPGROUP_WIDTH = 32, 64  # head sizes are padded to a multiple: FlashAttention, cuDNN
+WARP_BLOCKS = 2  # blocks of threads that share a unit where warps hold the accumulators (128 threads of 255 registers)
+
+VECTOR_OPS = 4.0  # of a score: scale and subtract the maximum, find it, sum, convert
+OVERLAP = (
+    0.5  # share of the shorter of products and softmax that hides, where warpgroups take turns (fitted, H200, H100)
+)
+SETUP_ANSWERS = (
+    2.0  # memory answers, one after the other, before the first product: block tables or descriptors, queries
+)
+JOIN_ANSWERS, UNROLLED = 3.0, 4.0  # parts are written, their sums read, then they; loads that a thread has under way
+PARTIAL_BYTES = 4.0
+
+
+class Attention(NamedTuple):
+    """``pairs`` are batch x key-value heads, each with ``group`` query heads."""
+
+    pairs: Array
+    group: Array
+    q_len: Array
+    kv_len: Array
+    head_dim: Array
+    v_dim: Array
+    causal: Array
+    window: Array
+    element: Array
+    backward: Array
+
+
+class Step(NamedTuple):
+    """Seconds that one unit's matrix units and softmax take for one block of keys."""
+
+    matmul: Array
+    softmax: Array
+
+
+class Cut(NamedTuple):
+    """How a library cuts attention into tiles of ``rows`` queries of ``packed`` heads, ``keys`` at a time.
+
+    Head sizes are padded to a multiple of ``width``; a unit waits for ``turn`` answers of memory between two tiles.
+    """
+
+    rows: Array
+    keys: Array
+    packed: Array
+    width: int
+    turn: float
+    split: bool
+
+
+def warpgroups(chip: Chip) -> bool:
+    """Whether matrix instructions run beside the warps that issue them (Hopper, Blackwell): those are 256 wide."""
+    return chip.tile_n > chip.tile_m
+
+
+def flash(x: Attention, chip: Chip) -> Cut:
+    """FlashAttention and its kin: groups of heads share tiles, and keys are split where tiles leave units idle.
+
+    Without warpgroups half of the shared memory holds a block of keys and values, the other half the next.
+    """
+    queries = x.q_len * x.group
+    keys = np.full_like(x.pairs, KEYS)
+    rows = np.where(queries <= FEW_ROWS, FEW_ROWS, ROWS)
+    if warpgroups(chip):
+        return Cut(rows, keys, x.group, WARP_WIDTH, 3.0, split=True)
+    room = chip.shared / 2 / ((x.head_dim + x.v_dim) * x.element)
+    keys = 2.0 ** np.clip(np.floor(np.log2(room)), np.log2(LEAST_KEYS), np.log2(KEYS))
+    rows = np.where(queries <= LEAST_ROWS, LEAST_ROWS, rows)
+    return Cut(rows, keys, x.group, WARP_WIDTH, 3.0 / WARP_BLOCKS, split=True)
+
+
+def whole(x: Attention) -> Cut:
+    """cuDNN: persistent blocks of threads that load ahead, a tile of one head at a time."""
+    full = np.full_like(x.pairs, ROWS)
+    return Cut(full, full, np.ones_like(x.pairs), WARPGROUP_WIDTH, 0.5, split=False)
+
+
+def walked(x: Attention, rows: Array, keys: Array) -> tuple[Array, Array, Array]:
+    """(tiles of a head, blocks of keys that all of them walk, blocks of the longest).
+
+    Tile i of n (from 0) ends within block min(c + (i + 1) rows/keys, most), c = keys before the first query in blocks.
+    """
+    tiles = np.ceil(x.q_len / rows)
+    window = np.where(x.window > 0, x.window, np.inf)
+    most = np.minimum(np.ceil(x.kv_len / keys), np.ceil((window + rows) / keys))
+    first = np.ceil(np.maximum(x.kv_len - x.q_len, 0.0) / keys)
+    ratio = rows / keys
+    growing = np.where(x.causal > 0, np.clip(np.floor((most - first) / ratio), 0.0, tiles), 0.0)
+    walk = growing * first + ratio * growing * (growing + 1) / 2 + (tiles - growing) * most
+    longest = np.where(x.causal > 0, np.minimum(np.ceil(first + tiles * ratio), most), most)
+    return tiles, np.clip(walk, tiles, tiles * most), np.maximum(longest, 1.0)
+
+
+def step(x: Attention, load: Load, chip: Chip, cut: Cut, slices: Array | float = 1.0) -> Step:
+    """One block of rows x keys scores: Q·Kᵀ and P·V (backward: five products), exponentials and vector work.
+
+    With values in ``slices``, each block of threads makes all scores and one slice of the output.
+    """
+    wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
+    products = np.where(x.backward > 0, 3 * wide + 2 * wide_v, wide + wide_v / slices)
+    scores = cut.rows * cut.keys
+    matmul = 2 * scores * products * chip.units / load.matmul_rate / chip["attention_share"]
+    softmax = scores * (1 / load.special_rate + VECTOR_OPS / load.vector_rate) * chip.units
+    return Step(matmul, softmax)
+
+
+def missing(load: Load) -> Array:
+    """The share of the operands that main memory serves."""
+    return np.minimum(1.0, load.main_read / np.maximum(load.read, 1.0))
+
+
+def answer(load: Load, chip: Chip) -> Array:
+    """Seconds until operands arrive: from the cache, or from main memory as far as the cache lacks them."""
+    return chip.cache.latency + missing(load) * (chip.main.latency - chip.cache.latency)
+
+
+def main_seconds(load: Load, chip: Chip) -> Array:
+    """Seconds of main memory for operands and for dirty bytes that they displace."""
+    return (load.main_read + load.main_write + load.evicted) / chip.main_bandwidth
+
+
+def join(x: Attention, splits: Array, chip: Chip) -> Array:
+    """Seconds of the kernel that joins what ``splits`` parts of the keys gave, in fp32; none for one part."""
+    joined = 2 * splits * x.pairs * x.group * x.q_len * x.v_dim * PARTIAL_BYTES
+    wait = JOIN_ANSWERS * (chip.main.latency + chip.cache.latency) + splits / UNROLLED * chip.cache.latency
+    return np.where(splits > 1, joined / chip.cache_bandwidth + wait, 0.0)
+
+
+def tiled(x: Attention, load: Load, chip: Chip, cut: Cut) -> Timing:
+    """Rounds of tiles over the units, the largest first; memory works beside them but for queries and outputs.
+
+    Where tiles differ (causal), the busiest unit has half a longest tile more than its share.
+    """
+    tiles, walk, longest = walked(x, cut.rows / cut.packed, cut.keys)
+    heads = x.pairs * x.group / cut.packed
+    count, blocks = heads * tiles, heads * walk
+    one = step(x, load, chip, cut)
+    overlap = OVERLAP if warpgroups(chip) else 0.0
+    hidden = overlap * np.minimum(one.matmul, one.softmax)
+    block = one.matmul + one.softmax - hidden
+    splits = _splits(x, count, longest, block, chip) if cut.split else np.ones_like(count)
+    rounds = np.ceil(count * splits / chip.units)
+    part = np.ceil(longest / splits)
+    share = np.maximum(part, blocks / chip.units + part / 2)
+    busiest = np.where(x.causal > 0, np.minimum(rounds * part, share), rounds * part)
+    wait = chip.main.latency + chip.cache.latency
+    turns = (rounds - 1) * (cut.turn * wait + hidden) + (1 - overlap) * _ends(x, load, chip)
+    again = _again(x, cut, blocks)
+    cache = (load.read + load.write + again) / chip.cache_bandwidth
+    main = main_seconds(load, chip)
+    start = chip["attention_latency"] + SETUP_ANSWERS * wait + one.matmul + one.softmax
+    seconds = start + np.maximum.reduce([busiest * block + turns, cache, main]) + join(x, splits, chip)
+    busy = {"matmul": busiest * one.matmul, "special": load.special / load.special_rate, "cache": cache, "main": main}
+    launches = np.where(x.backward > 0, 3.0, np.where(splits > 1, 2.0, 1.0))
+    return Timing(seconds, busy, cache_again=again, padding=padding(x, cut.width), launches=launches)
+
+
+def padding(x: Attention, width: int) -> Array:
+    """Matrix work with padded head sizes over that without."""
+    wide = np.ceil(x.head_dim / width) + np.ceil(x.v_dim / width)
+    return wide * width / (x.head_dim + x.v_dim)
+
+
+def _splits(x: Attention, count: Array, longest: Array, block: Array, chip: Chip) -> Array:
+    """Parts of the keys, so that all units have one (FlashAttention-2 and FlashInfer: two), where that pays."""
+    room = chip.units * (1 if warpgroups(chip) else WARP_BLOCKS)
+    part = np.maximum(UNSPLIT_BLOCKS, np.ceil(longest / np.maximum(1.0, np.floor(room / count))))
+    splits = np.ceil(longest / part)
+    walk = np.ceil(count / chip.units) * longest - np.ceil(count * splits / chip.units) * part
+    pays = walk * block > join(x, splits, chip) + chip["graph_launch_latency"]
+    return np.where(pays & (count < BUSY_ENOUGH * room) & (x.backward == 0), splits, 1.0)
+
+
+def _ends(x: Attention, load: Load, chip: Chip) -> Array:
+    """Seconds to read queries and write outputs, from and to where the operands are."""
+    nbytes = x.pairs * x.group * x.q_len * (x.head_dim + x.v_dim) * x.element
+    lost = missing(load)
+    return nbytes * (lost / chip.main_bandwidth + (1 - lost) / chip.cache_bandwidth)
+
+
+def _again(x: Attention, cut: Cut, blocks: Array) -> Array:
+    """Bytes of keys and values that tiles after the first read; backward, sums of query gradients in fp32 besides."""
+    read = blocks * cut.keys * (x.head_dim + x.v_dim) * x.element
+    once = x.pairs * x.kv_len * (x.head_dim + x.v_dim) * x.element
+    sums = blocks * cut.rows * x.head_dim * 2 * PARTIAL_BYTES
+    return np.maximum(0.0, read - once) + np.where(x.backward > 0, sums, 0.0)
