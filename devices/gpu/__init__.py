@@ -63,7 +63,7 @@ class Gpu:
         self.chip = Chip.of(card)
         self._loads = Loads(card, self.chip)
         self._outside = Outside(card, self.chip)
-        self._power = Power(card, self.chip, sustained=state is not State.SINGLE)
+        self._power = Power(card, self.chip, sustained=state is State.RUN)
 
     def timed(self, replay: Replay | None) -> Gpu:
         """The same GPU as a benchmark sees it."""
@@ -85,7 +85,7 @@ class Gpu:
         """The same GPU in the same state with other values of some `CONSTANTS`."""
         other = copy(self)
         other.chip = replace(self.chip, fitted={**self.chip.fitted, **values})
-        other._power = Power(self.card, other.chip, sustained=self.state is not State.SINGLE)
+        other._power = Power(self.card, other.chip, sustained=self.state is State.RUN)
         return other
 
     def host_seconds(self, kernel: Kernel) -> float:

@@ -7,19 +7,8 @@ writes all of them, fitted to measurements, into devices/calibrations/.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """``neutral`` is what a card without calibration takes: an ideal device; fits stay within ``low`` and ``high``."""
-
-    unit: str
-    neutral: float
-    low: float
-    high: float
-    meaning: str
-
+from hwsim.calibration import Constant
 
 CONSTANTS: Mapping[str, Constant] = {
     "single_latency": Constant("s", 2.5e-6, 1e-6, 1e-5, "one launch by the host, between two events"),
@@ -28,31 +17,29 @@ CONSTANTS: Mapping[str, Constant] = {
     "main_share": Constant("1", 1.0, 0.5, 1.0, "sustained share of the main memory's bandwidth"),
     "cache_share": Constant("1", 1.0, 0.3, 1.5, "sustained share of the cache's bandwidth"),
     "max_bytes_in_flight_per_unit": Constant("B", 32768.0, 4e3, 2e5, "bytes that a unit waits for at once"),
-    "matmul_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate in the main loop of a product"),
-    "simt_share": Constant("1", 1.0, 0.3, 1.0, "sustained share"),
-    "legacy_share": Constant("1", 1.0, 0.1, 1.0, "sustained share"),
-    "legacy_step": Constant("s", 1e-9, 1e-9, 1e-6, "sustained share"),
-    "simt_step": Constant("s", 1e-9, 1e-9, 1e-6, "sustained share"),
-    "epilogue_share": Constant("1", 0.5, 0.01, 3.0, "sustained share"),
-    "wave_latency": Constant("s", 1e-9, 1e-10, 1e-5, "sustained share"),
-    "keep": Constant("1", 1.0, 0.2, 1.5, "sustained share"),
-    "keep_ramp": Constant("1", 1.0, 0.05, 2, "sustained share"),
-    "matmul_energy": Constant("1", 1.0, 0.5, 4, "sustained share"),
-    "cache_energy": Constant("1", 1.0, 0.05, 4, "sustained share"),
-    "main_energy": Constant("1", 1.0, 0.05, 4, "sustained share"),
-    "block_keep": Constant("1", 1.0, 0.05, 4, "sustained share"),
-    "tail": Constant("1", 1.0, 0.05, 1, "sustained share"),
-    "overlap": Constant("1", 0.0, 0.001, 1, "sustained share"),
-    "narrow_share": Constant("1", 1.0, 0.05, 1, "sustained share"),
-    "width_power": Constant("1", 1.0, 0.01, 2.0, "sustained share"),
-    "step_latency": Constant("s", 1e-9, 1e-9, 1e-6, "sustained share"),
-    "tile_latency": Constant("s", 1e-9, 1e-9, 1e-5, "sustained share"),
-    "slice_latency": Constant("s", 1e-9, 1e-9, 1e-5, "sustained share"),
     "cache_write_share": Constant("1", 1.0, 0.2, 1.0, "bandwidth of the cache for writes over that for reads"),
     "issue_share": Constant("1", 1.0, 0.3, 2.0, "instructions that a scheduler issues in a cycle of the card's clock"),
     "blocks_per_cycle": Constant("1", 1.0, 0.3, 2.0, "thread blocks that a chip starts in a cycle"),
     "link_share": Constant("1", 1.0, 0.5, 1.0, "sustained share of the host link's bandwidth, either way"),
     "link_latency": Constant("s", 1e-6, 2e-7, 2e-5, "start of a copy engine and the first answer over the host link"),
+    "matmul_share": Constant(
+        "1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate in the main loop of a product"
+    ),
+    "warp_share": Constant("1", 1.0, 0.2, 1.0, "that rate by warp instructions over that by warpgroup instructions"),
+    "simt_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the lanes' rate in the main loop of a product"),
+    "store_share": Constant("1", 1.0, 0.02, 2.0, "bandwidth of a unit for storing tiles over that of its port"),
+    "matmul_overlap": Constant(
+        "1", 0.001, 0.001, 1.0, "share of the shorter of work and traffic that adds to the longer"
+    ),
+    "keep": Constant("1", 1.0, 0.05, 1.5, "footprint over capacity from which a replayed kernel misses the cache"),
+    "keep_ramp": Constant("1", 1.0, 0.05, 2.0, "growth of that ratio over which all comes to be missed"),
+    "matmul_energy": Constant("1", 1.0, 0.3, 5.0, "energy of matrix work over the card's figure", energy=True),
+    "cache_energy": Constant("1", 1.0, 0.02, 5.0, "energy of the cache's bytes over the card's figure", energy=True),
+    "main_energy": Constant(
+        "1", 1.0, 0.3, 5.0, "energy of the main memory's bytes over the card's figure", energy=True
+    ),
+    "tile_latency": Constant("s", 1e-7, 1e-8, 1e-5, "a product's first operands, and the end of its last tile"),
+    "slice_latency": Constant("s", 1e-7, 1e-8, 1e-5, "what cutting k costs: partial sums written, met and added"),
     "attention_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate inside attention"),
     "attention_style": Constant("1", 0.05, 0.001, 1.0, "attention like cuDNN's (0) or FlashAttention's (1)"),
     "attention_latency": Constant("s", 1e-7, 1e-8, 1e-5, "an attention block's set-up and write-back"),

@@ -1,4 +1,14 @@
-"""Matrix products on a GPU: cut into tiles and slices of k, the cut that takes least time chosen, as libraries do."""
+"""Matrix products on a GPU: cut into tiles and slices of k by the cut that takes least time, as libraries do.
+
+A tile of rows x columns of the result walks its slice of k in steps of 128 bytes of every operand row:
+
+    walk  = waves x steps x max(2 x rows x columns x depth / rate, operands of a step / port)
+    store = waves x rows x columns x result / (port x store share)
+    seconds = tile latency + max(walk + store, traffic) + overlap x min(walk + store, traffic) + cost of slices
+
+Libraries write the main loop in three ways, which differ in their tiles and in the share of the peak that they reach:
+with instructions of a warpgroup (wgmma and what follows it), of a warp (mma.sync), and of lanes (fp32).
+"""
 
 from __future__ import annotations
 
@@ -6,28 +16,43 @@ from math import gcd
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.devices.gpu.chip import LOAD_BYTES, Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
 from hwsim.dtypes import dtype
-from hwsim.graph import Kind
 from hwsim.mapper import Kernel
 
-STEP_BYTES = 128.0  # of each operand row that a step of the main loop takes, one swizzled line of shared memory
-PORT_BYTES = 64.0  # a clock between the cache and one unit
-ASYNC = 0.25
-MAXCUT, MINSTEP = 16, 4
+STEP_BYTES = 128.0  # of each operand row in a step: one swizzled line of shared memory (CUTLASS, Hopper main loops)
+PORT_BYTES = 64.0  # a clock between the cache and one unit (NVIDIA A100 whitepaper: 5,120 B a clock for 80 read ports)
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
-WIDE, NARROW = (64, 128, 192, 256), (8, 16, 32, 48, 64, 96, 128, 160, 192, 256)
-SIDES = sorted({pair for w in WIDE for s in NARROW if w * s <= 128 * 256 for pair in ((w, s), (s, w))})
-TM, TN = (np.array(column, dtype=float) for column in zip(*[side for side in SIDES for _ in range(3)], strict=True))
-TRY = np.array([0, 1, 2] * len(SIDES))
+LEAST_STEPS, MOST_SLICES = 4.0, 16.0  # of a slice, and of a product that cuBLAS splits
+ASYNC_BYTES = 4  # the narrowest asynchronous copy into shared memory (PTX ISA, cp.async)
+NARROW_SHARE = (
+    0.5  # of the rate with whole 16-byte copies, where rows allow narrower ones only; half again without copies
+)
+LARGEST = 128 * 256  # results of a tile, as accumulators fill the registers
+
+GROUP, WARP, NARROW, LANES = range(4)
+_WARP_SIDES = (64, 128, 256)
+_TILES: tuple[set[tuple[int, int]], ...] = (
+    {pair for w in (64, 128, 192, 256) for s in (8, 16, 32, 64, 96, 128, 160, 192, 256) for pair in ((w, s), (s, w))},
+    {(w, s) for w in _WARP_SIDES for s in _WARP_SIDES},
+    {(w, s) for w in _WARP_SIDES[:2] for s in _WARP_SIDES[:2]},
+    {(w, s) for w in (32, 64, 128) for s in (32, 64, 128)},
+)
+_VECTORS = ((1, 128), (128, 1))  # of a product with a vector (cuBLAS gemv), where rows or lanes make no use of tiles
+_SHAPES = sorted({*_VECTORS, *(pair for tiles in _TILES for pair in tiles if pair[0] * pair[1] <= LARGEST)})
+_CUTS = 3  # tries of a tile: whole, as many slices as units are free, half as many
+ROWS, COLUMNS = (np.repeat(np.array(side, dtype=float), _CUTS) for side in zip(*_SHAPES, strict=True))
+_FREE = np.tile([0.0, 1.0, 0.5], len(_SHAPES))
+ALLOWED = np.array([np.repeat([shape in tiles for shape in _SHAPES], _CUTS) for tiles in _TILES])
 
 
 class Product(NamedTuple):
-    """``batch`` products of m x k by k x n, elements of operands and results in bytes, ``width`` the share of a
-    16-byte access that the alignment of rows allows."""
+    """``batch`` products of m x k by k x n; bytes of an operand's and of a result's element, the largest power of two
+    up to 16 that divides their rows in bytes, and whether the operands are integers."""
 
     batch: Array
     m: Array
@@ -35,24 +60,89 @@ class Product(NamedTuple):
     k: Array
     element: Array
     result: Array
-    width: Array
+    aligned: Array
     integer: Array
 
 
 def shape(kernel: Kernel) -> Product:
-    m, n, k, batch = (kernel.size(name, 1) for name in ("m", "n", "k", "batch"))
-    element = dtype(kernel.work.dtype).bytes_for(1)
-    result = kernel.write_bytes / (batch * m * n)
-    width = min(_aligned(k * element), _aligned(n * result))
-    return Product(batch, m, n, k, element, result, width, float(kernel.work.dtype=='int8'))
+    """The `Product` of one kernel; each expert that some row takes is a product of an equal share of the rows."""
+    m, n, k, batch = (max(1, kernel.size(name, 1)) for name in ("m", "n", "k", "batch"))
+    experts = kernel.size("experts")
+    if experts:
+        batch = max(1, round(experts * (1 - (1 - 1 / experts) ** m)))
+        m = -(-m // batch)
+    fmt = dtype(kernel.work.dtype)
+    element = fmt.bytes_for(1)
+    result = max(element, kernel.write_bytes / (float(batch) * m * n))
+    return product(batch, m, n, k, element, result, fmt.kind == "int")
 
 
-def _aligned(row_bytes):
-    return gcd(max(1, int(row_bytes)), LOAD_BYTES) / LOAD_BYTES
+def product(batch: int, m: int, n: int, k: int, element: float, result: float, integer: bool) -> Product:
+    """The numbers of a `Product`, its alignment worked out."""
+    aligned = min(_aligned(k * element), _aligned(n * result))
+    return Product._make((batch, m, n, k, element, result, aligned, integer))
 
 
-def blend(a, b, p):
-    return np.maximum(a, b) + p * np.minimum(a, b)
+def _aligned(row_bytes: float) -> int:
+    return gcd(max(1, int(row_bytes)), LOAD_BYTES)
+
+
+def timing(x: Product, load: Load, chip: Chip) -> Timing:
+    """Times of the best cuts."""
+    way = ways(x, load, chip)
+    rate = load.matmul_rate * shares(way, x, chip) / chip.units
+    again = refetched(x, chip)
+    traffic = np.maximum(
+        (load.main_read + load.main_write + again) / chip.main_bandwidth,
+        (load.read + load.write) / chip.cache_bandwidth,
+    )
+    cut = _Cuts(x, way, chip)
+    walk = cut.walk(rate[:, None])
+    work, moved = walk + cut.store, traffic[:, None]
+    seconds = (
+        chip["tile_latency"] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cut.sliced
+    )
+    best = np.argmin(np.where(cut.allowed, seconds, np.inf), axis=1)[:, None]
+    busy = {
+        "matmul": np.minimum(_at(cut.arithmetic(rate[:, None]), best), _at(seconds, best)),
+        "cache": np.minimum(
+            np.maximum(_at(cut.port, best), (load.read + load.write) / chip.cache.bandwidth), _at(seconds, best)
+        ),
+        "main": (load.main_read + load.main_write + again) / chip.main_bandwidth,
+    }
+    return Timing(
+        _at(seconds, best), busy, cache_again=np.maximum(0.0, _at(cut.loaded, best) - load.read), main_again=again
+    )
+
+
+def _at(values: Array, best: npt.NDArray[np.int64]) -> Array:
+    """The column ``best`` of each row."""
+    picked: Array = np.take_along_axis(np.broadcast_to(values, (len(best), len(ROWS))), best, axis=1)[:, 0]
+    return picked
+
+
+def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
+    """Which main loop each product gets: `GROUP`, `WARP`, `NARROW` (a warp's, rows not aligned) or `LANES`.
+
+    cuBLAS has warpgroup kernels for aligned floats only; a card whose tile is wider than high has warpgroups.
+    """
+    lanes = load.matmul_rate <= 2.02 * load.vector_rate
+    grouped = (x.integer == 0) if _has_groups(chip) else np.zeros(len(x.m), bool)
+    way: npt.NDArray[np.int64] = np.where(
+        lanes, LANES, np.where(x.aligned < LOAD_BYTES, NARROW, np.where(grouped, GROUP, WARP))
+    )
+    return way
+
+
+def _has_groups(chip: Chip) -> bool:
+    return chip.tile_n > chip.tile_m
+
+
+def shares(way: npt.NDArray[np.int64], x: Product, chip: Chip) -> Array:
+    """The share of the peak rate that a main loop reaches."""
+    warp = chip["matmul_share"] * (chip["warp_share"] if _has_groups(chip) else 1.0)
+    narrow = NARROW_SHARE * np.where(x.aligned < ASYNC_BYTES, 0.5, 1.0)
+    return np.choose(way, [chip["matmul_share"], warp, warp * narrow, chip["simt_share"]])
 
 
 def refetched(x: Product, chip: Chip) -> Array:
@@ -67,40 +157,41 @@ def refetched(x: Product, chip: Chip) -> Array:
     block_n = np.minimum(x.n, area / block_m)
     block_m = np.minimum(x.m, area / block_n)
     again = x.batch * (a * (x.n / block_n - 1) + b * (x.m / block_m - 1))
-    return np.where(np.minimum(a, b) <= chip.cache.capacity * chip["block_keep"], 0.0, again)
+    return np.where(np.minimum(a, b) <= chip.cache.capacity / 2, 0.0, again)
 
 
-def timing(x: Product, load: Load, chip: Chip) -> Timing:
-    b, m, n, k, element, result, width, integer = (column[:, None] for column in x)
-    rate = load.matmul_rate[:, None] / chip.units
-    simt = rate * chip.units <= 1.01 * 2 * load.vector_rate[:, None]
-    legacy = ~simt & ((integer > 0) | (width < 1))
-    pieces = b * np.ceil(m / TM) * np.ceil(n / TN)
-    room = np.minimum(np.minimum(np.floor(chip.units / pieces), MAXCUT), np.floor(k * element / STEP_BYTES/MINSTEP))
-    CUTS = np.maximum(1.0, np.where(TRY == 0, 1.0, np.where(TRY == 1, room, np.ceil(room / 2))))
-    tiles = pieces * CUTS
-    steps = np.ceil(k * element / (CUTS * STEP_BYTES))
-    waves = np.maximum(1.0, tiles / chip.units)
-    depth = STEP_BYTES / element
-    share = np.where(simt, chip["simt_share"], np.where(width < 1, chip["narrow_share"] * np.where(width < ASYNC, 0.5, 1.0), np.where(legacy, chip["legacy_share"], chip["matmul_share"])))
-    step = np.where(simt, chip["simt_step"], np.where(legacy, chip["legacy_step"], chip["step_latency"]))
-    mma = waves * steps * 2 * TM * TN * depth / (rate * share)
-    lane = PORT_BYTES * chip.clock
-    port = waves * steps * (TM + TN) * STEP_BYTES / lane
-    chain = steps * step * np.ceil(waves / 2)
-    epilogue = waves * TM * TN * result / lane / chip["epilogue_share"]
-    partial = np.where(CUTS > 1, 2 * PARTIAL_BYTES * CUTS * b * m * n, 0.0) / chip.cache_bandwidth
-    again = refetched(x, chip)
-    main = ((load.main_read + load.main_write + again) / chip.main_bandwidth)[:, None]
-    through = ((load.read + load.write) / chip.cache_bandwidth)[:, None]
-    fixed = chip["tile_latency"] + np.where(CUTS > 1, chip["slice_latency"], 0.0)
-    total = fixed + partial + blend(np.maximum(np.maximum(mma, port), chain) + epilogue, np.maximum(main, through), chip['overlap'])
-    forbidden = ((CUTS > 1) & ((b > 1) | (integer > 0))) | (simt & (TM * TN > 128 * 128)) | (legacy & (width < 1) & ((np.minimum(TM, TN) < 64) | (np.maximum(TM, TN) > 128)))
-    total = np.where(forbidden, np.inf, total)
-    best = np.argmin(total, axis=1)
-    rows = np.arange(len(best))
-    seconds = total[rows, best]
-    return Timing(seconds, {"matmul": mma[rows, best], "cache": port[rows, best] , "main": main[:,0]}, cache_again=(tiles * steps * (TM + TN) * STEP_BYTES)[rows, best]-load.read, main_again=again)
+class _Cuts:
+    """Every tile and number of slices, for every product: arrays of products x cuts."""
+
+    def __init__(self, x: Product, way: npt.NDArray[np.int64], chip: Chip) -> None:
+        batch, m, n, k, element, result = (column[:, None] for column in x[:6])
+        pieces = batch * np.ceil(m / ROWS) * np.ceil(n / COLUMNS)
+        steps = np.ceil(k * element / STEP_BYTES)
+        split = (batch == 1) & (x.integer[:, None] == 0)  # cuBLAS splits neither batches nor integer sums
+        room = np.where(split, np.minimum(np.floor(chip.units / pieces), MOST_SLICES), 1.0)
+        slices = np.maximum(1.0, np.minimum(np.floor(_FREE * room), np.floor(steps / LEAST_STEPS)))
+        self.steps = np.ceil(steps / slices)
+        self.tiles = pieces * slices
+        waves = np.maximum(1.0, self.tiles / chip.units)
+        # Warpgroup kernels stay on their unit and share what is left of the last wave; others leave units idle.
+        self.waves = np.where(way[:, None] == GROUP, waves, np.ceil(waves))
+        vector = ((ROWS == 1) & (m == 1)) | ((COLUMNS == 1) & (n == 1))
+        self.allowed = ALLOWED[way] | (vector & (way[:, None] >= NARROW))
+        port = PORT_BYTES * chip.clock
+        self.depth = STEP_BYTES / element
+        self.port = self.waves * self.steps * (ROWS + COLUMNS) * STEP_BYTES / port
+        self.store = self.waves * ROWS * COLUMNS * result / (port * chip["store_share"])
+        self.loaded = self.tiles * self.steps * (ROWS + COLUMNS) * STEP_BYTES
+        partial = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
+        self.sliced = np.where(slices > 1, chip["slice_latency"] + partial, 0.0)
+
+    def arithmetic(self, rate: Array) -> Array:
+        """Seconds of the matrix units at ``rate`` FLOP/s a unit, padding included."""
+        return self.waves * self.steps * 2 * ROWS * COLUMNS * self.depth / rate
+
+    def walk(self, rate: Array) -> Array:
+        """Seconds of the main loops."""
+        return np.maximum(self.arithmetic(rate), self.port)
 
 
 MATMUL = Family(shape, timing)
