@@ -38,9 +38,12 @@ CONSTANTS: Mapping[str, Constant] = {
     "main_energy": Constant(
         "1", 1.0, 0.3, 5.0, "energy of the main memory's bytes over the card's figure", energy=True
     ),
-    "tile_latency": Constant("s", 1e-7, 1e-8, 1e-5, "a product's first operands, and the end of its last tile"),
-    "slice_latency": Constant("s", 1e-7, 1e-8, 1e-5, "what cutting k costs: partial sums written, met and added"),
+    "running_power": Constant("W", 50.0, 0.1, 400.0, "drawn while a kernel runs, whatever it does", energy=True),
+    "tile_latency": Constant("s", 7e-7, 1e-8, 1e-5, "a product's first operands, and the end of its last tile"),
+    "slice_latency": Constant("s", 1e-6, 1e-8, 1e-5, "what cutting k costs: partial sums written, met and added"),
     "attention_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate inside attention"),
     "attention_style": Constant("1", 0.05, 0.001, 1.0, "attention like cuDNN's (0) or FlashAttention's (1)"),
-    "attention_latency": Constant("s", 1e-7, 1e-8, 1e-5, "an attention block's set-up and write-back"),
+    "attention_latency": Constant("s", 7e-7, 1e-8, 1e-5, "an attention block's set-up and write-back"),
+    "conv_share": Constant("1", 1.0, 0.2, 1.0, "share of a unit's port that operands gathered tap by tap reach"),
+    "conv_latency": Constant("s", 1e-7, 1e-8, 1e-5, "a gathering convolution's first step and its last store"),
 }

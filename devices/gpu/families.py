@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hwsim.devices.gpu.attention import ATTENTION
+from hwsim.devices.gpu.conv import CONV
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.gather import GATHER
 from hwsim.devices.gpu.matmul import MATMUL
@@ -14,6 +15,7 @@ from hwsim.mapper import Kernel
 
 FAMILIES: dict[Kind, Family] = {
     Kind.ATTENTION: ATTENTION,
+    Kind.CONV: CONV,
     Kind.MATMUL: MATMUL,
     Kind.SOFTMAX: SOFTMAX,
     Kind.NORM: NORM,

@@ -1,0 +1,268 @@
+"""Convolutions on a GPU, as torch and cuDNN's heuristics run them.
+
+Four ways: one tap without stride is a matrix product; several taps gather their operands step by step (an implicit
+product); depthwise convolutions go output by output on the lanes; and 16-bit channels-first operands are copied to
+channels-last and back around the gathering kernel, each copy a launch of its own.
+
+A gathering kernel walks tiles of positions x filters in steps of one tap and a run of channels:
+
+    seconds = start + max(walk + store, traffic)
+    walk    = max(waves x steps x max(flops of a step / rate, operands of a step / gathered bandwidth),
+                  resident waves x steps x latency of a step)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import gcd, prod
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hwsim.devices.gpu import matmul
+from hwsim.devices.gpu.blocks import Blocks, grid, spread, traffic
+from hwsim.devices.gpu.chip import LANES, LOAD_BYTES, Chip
+from hwsim.devices.gpu.family import Family
+from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.dtypes import dtype
+from hwsim.mapper import Kernel
+
+Places: TypeAlias = npt.NDArray[np.int64]
+
+PRODUCT, GATHERED, DIRECT = range(3)
+
+# cuDNN's implicit products: channels of a step on matrix units (k32 in its kernels' names) and on lanes (sgemm: 8), the
+# tiles of both, warps' tiles that share a unit, and the filters' slices of k where tiles are few.
+STEP_CHANNELS, LANE_CHANNELS = 32, 8
+UNIT_TILES = [(rows, columns) for rows in (64, 128, 256) for columns in (64, 128, 256) if rows * columns <= 128 * 256]
+LANE_TILES = [(64, 64), (128, 32), (128, 64), (128, 128)]
+SLICES, GRADIENT_SLICES = (1, 2), (8, 32)
+ROWS, COLUMNS, CUT = (
+    np.array(column, dtype=float)
+    for column in zip(
+        *[(*tile, cut) for tile in UNIT_TILES + LANE_TILES for cut in SLICES + GRADIENT_SLICES], strict=True
+    )
+)
+ON_UNITS = np.repeat([True, False], [4 * len(UNIT_TILES), 4 * len(LANE_TILES)])
+RESIDENT, LEAST_STEPS = 2.0, 16.0
+STEP_CYCLES = 150.0  # from the copy of a step's operands to its products, as far as stages do not hide it
+PARTIAL_BYTES = 4.0  # of a partial sum in fp32
+PORT_BYTES = 64.0  # a clock between the cache and one unit
+# Runs of channels that are no multiple of 16 take smaller copies and more addresses; copied operands are padded.
+WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.5, 1.4
+LANE_INDEXING = {"nchw": 0.65, "nhwc": 0.5}  # share of issue slots that addresses leave to fp32 products
+LEAST_BYTES = 2
+LEAST_CHANNELS = 8  # fewer are padded to these, in a launch of its own where channels lie last
+COPY_SHARE = 0.6  # of bandwidth, for copies that transpose through shared memory
+
+# Instructions of a lane per output and per tap of it: DepthwiseConv2d.cu (a thread an output, blocks of 1,024, four
+# divisions for its place) and cuDNN's by width, channels first or last; generic ones for other kernels than 1, 3 and 5.
+TORCH, FIRST, LAST_HALF, LAST_WIDE = (165.0, 14.5), (45.0, 6.6), (20.0, 3.6), (60.0, 6.0)
+TORCH_GENERIC, LAST_GENERIC = (165.0, 18.0), (50.0, 17.0)
+TORCH_THREADS, CUDNN_THREADS = 1024, 256
+UNROLLED = (1, 9, 25)
+FEWEST_CHANNELS = 32  # Convolution.cpp, use_cudnn_depthwise: below, and in other formats than fp16, torch's own kernel
+
+
+class Convolution(NamedTuple):
+    """``batch`` products of m positions x n filters over ``taps`` runs of ``channels``, elements of ``element`` bytes.
+
+    ``copied`` are bytes that change their layout in ``copies`` launches. A direct kernel has ``outputs`` of
+    ``instructions`` each in blocks of ``threads``.
+    """
+
+    way: Array
+    batch: Array
+    m: Array
+    n: Array
+    taps: Array
+    channels: Array
+    element: Array
+    lanes: Array
+    slow: Array
+    cut: Array
+    aligned: Array
+    offsets: Array
+    copied: Array
+    copies: Array
+    outputs: Array
+    instructions: Array
+    threads: Array
+
+
+def shape(kernel: Kernel) -> Convolution:
+    """How a convolution is run, from its sizes, format and layout."""
+    batch, m, n, taps, channels = product_of(kernel)
+    element = dtype(kernel.work.dtype).bytes_for(1)
+    first = kernel.attrs.get("layout") == "nchw"
+    narrow = element < 4
+    gradient = kernel.attrs.get("direction") == "grad_weight"
+    whole = channels % WHOLE_RUN == 0 or gradient
+    depthwise = batch > 1 and batch == kernel.size("in_channels", 1)
+    strided = _positions(kernel, "in_size") != _positions(kernel, "out_size")
+    pointwise = taps == 1 and batch == 1 and narrow and not strided
+    row = _positions(kernel, "in_size") if first else gcd(channels, n)
+    aligned = gcd(int(max(LEAST_BYTES, row * element)), LOAD_BYTES)
+    copies, copied = 0.0, 0.0
+    if first and narrow and not pointwise:
+        copies, copied = 3.0, kernel.nbytes
+    elif channels < LEAST_CHANNELS and narrow and not pointwise:
+        copies, copied = 1.0, kernel.read_bytes
+    lanes = LANE_INDEXING["nchw" if first else "nhwc"] if not narrow else 0.0
+    slow = 1.0 if whole or not narrow else UNEVEN_COPIED if first else UNEVEN
+    cut = max(GRADIENT_SLICES) if gradient else max(SLICES)
+    way = DIRECT if depthwise else PRODUCT if pointwise else GATHERED
+    outputs = float(batch) * m * n
+    instructions, threads = direct_kernel(kernel, first, taps)
+    offsets = float(way == GATHERED and narrow and taps > 1)
+    sizes = (batch, m, n, taps, channels, element, lanes, slow, cut, aligned, offsets)
+    return Convolution._make((way, *sizes, copied, copies, outputs, instructions, threads))
+
+
+def product_of(kernel: Kernel) -> tuple[int, int, int, int, int]:
+    """(groups, m, n, taps, channels) of the products that a convolution is, k = taps x channels."""
+    groups, batch = max(1, kernel.size("groups", 1)), max(1, kernel.size("batch", 1))
+    inputs, outputs = (max(1, kernel.size(name, 1) // groups) for name in ("in_channels", "out_channels"))
+    taps = prod(_sizes(kernel, "kernel"))
+    sources, targets = batch * _positions(kernel, "in_size"), batch * _positions(kernel, "out_size")
+    if kernel.attrs.get("transposed"):
+        sources, targets, inputs, outputs = targets, sources, outputs, inputs
+    match kernel.attrs.get("direction", "forward"):
+        case "grad_weight":
+            return groups, outputs, inputs * taps, 1, targets
+        case "grad_input":
+            return groups, sources, inputs, taps, outputs
+    return groups, targets, outputs, taps, inputs
+
+
+def direct_kernel(kernel: Kernel, first: bool, taps: int) -> tuple[float, float]:
+    """Instructions of an output, threads of a block, where each channel meets one filter of its own."""
+    generic = taps not in UNROLLED
+    half = kernel.work.dtype == "fp16" and kernel.size("in_channels") >= FEWEST_CHANNELS and not generic
+    half = half and (kernel.size("batch", 1) == 1 or 2 * _positions(kernel, "out_size") > _positions(kernel, "in_size"))
+    if first and not half:
+        each, threads = TORCH_GENERIC if generic else TORCH, TORCH_THREADS
+    else:
+        narrow = dtype(kernel.work.dtype).bytes_for(1) < 4
+        last = LAST_GENERIC if generic else LAST_HALF if narrow else LAST_WIDE
+        each, threads = FIRST if first else last, CUDNN_THREADS
+    return each[0] + each[1] * taps, threads
+
+
+def _sizes(kernel: Kernel, name: str) -> tuple[int, ...]:
+    value = kernel.attrs.get(name, ())
+    return tuple(size for size in value if isinstance(size, int)) if isinstance(value, tuple) else ()
+
+
+def _positions(kernel: Kernel, name: str) -> int:
+    return max(1, prod(_sizes(kernel, name)))
+
+
+def timing(x: Convolution, load: Load, chip: Chip) -> Timing:
+    """Each kernel by its way."""
+    present = [(rows, times) for way, times in WAYS.items() if len(rows := np.flatnonzero(x.way == way))]
+    parts = [times(Convolution(*_rows(x, rows)), Load(*_rows(load, rows)), chip) for rows, times in present]
+    if len(parts) == 1:
+        return parts[0]
+    return merged([rows for rows, _ in present], parts)
+
+
+def _rows(columns: Iterable[Array | float], rows: Places) -> list[Any]:
+    """The entries ``rows`` of every column."""
+    return [column[rows] if isinstance(column, np.ndarray) else column for column in columns]
+
+
+def merged(rows: Sequence[Places], parts: Sequence[Timing]) -> Timing:
+    """One timing of parts that stand in the given rows."""
+    count = sum(len(places) for places in rows)
+
+    def column(values: Iterable[Array | float]) -> Array:
+        whole = np.zeros(count)
+        for places, part in zip(rows, values, strict=True):
+            whole[places] = part
+        return whole
+
+    names = dict.fromkeys(name for part in parts for name in part.busy)
+    return Timing(
+        column(part.seconds for part in parts),
+        {name: column(part.busy.get(name, 0.0) for part in parts) for name in names},
+        column(part.cache_again for part in parts),
+        column(part.main_again for part in parts),
+        column(part.padding for part in parts),
+        column(part.launches for part in parts),
+    )
+
+
+def as_product(x: Convolution, load: Load, chip: Chip) -> Timing:
+    """One tap without stride, either layout: an ordinary matrix product."""
+    k = np.maximum(x.channels, LEAST_CHANNELS)
+    return matmul.timing(matmul.Product(x.batch, x.m, x.n, k, x.element, x.element, x.aligned, 0.0 * x.m), load, chip)
+
+
+def direct(x: Convolution, load: Load, chip: Chip) -> Timing:
+    """A lane for each output."""
+    blocks = np.ceil(x.outputs / x.threads)
+    sizes = grid(1.0, 1.0)._replace(
+        blocks=blocks, threads=x.threads, instructions=x.instructions * x.outputs / LANES / blocks
+    )
+    columns = Blocks(*(np.broadcast_to(np.asarray(size, dtype=float), x.m.shape) for size in sizes))
+    return spread(columns, load._replace(matmul=np.zeros_like(x.m)), chip)
+
+
+def gathered(x: Convolution, load: Load, chip: Chip) -> Timing:
+    """An implicit product whose operands are gathered tap by tap, between copies to another layout and back."""
+    walk, matmul_seconds, work, loaded = walked(x, load, chip)
+    copying, lost = copied(x, load, chip)
+    busy = traffic(load, chip, main_again=lost)
+    bound = np.maximum(busy["cache"], traffic(load, chip)["main"])
+    seconds = chip["conv_latency"] + np.maximum(walk, bound) + copying
+    return Timing(
+        np.maximum(seconds, busy["main"]),
+        {"matmul": matmul_seconds, **busy},
+        np.maximum(0.0, loaded - load.read) + 2 * x.copied,
+        lost,
+        np.maximum(1.0, work / np.maximum(load.matmul, 1.0)),
+        1.0 + x.copies + x.offsets,
+    )
+
+
+def walked(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array, Array, Array]:
+    """Of the best tiles: seconds of the walk, those of its products alone, its FLOPs and the bytes it loads."""
+    b, m, n, taps, channels, element, lanes, slow, cut = (column[:, None] for column in x[1:10])
+    depth = np.where(lanes > 0, LANE_CHANNELS, STEP_CHANNELS)
+    share = np.where(lanes > 0, lanes * chip["simt_share"], chip["matmul_share"])
+    steps = np.ceil(taps * np.ceil(np.maximum(channels, LEAST_CHANNELS) / depth) / CUT)
+    tiles = b * np.ceil(m / ROWS) * np.ceil(n / COLUMNS) * CUT
+    waves = np.ceil(tiles / chip.units)
+    lane = PORT_BYTES * chip.clock
+    products = 2 * ROWS * COLUMNS * depth * chip.units / (load.matmul_rate[:, None] * share) * slow
+    loads = (ROWS + COLUMNS) * depth * element
+    step = np.maximum(products, loads / (lane * chip["conv_share"]) * slow)
+    chain = np.ceil(waves / RESIDENT) * steps * STEP_CYCLES / chip.clock * slow
+    store = waves * ROWS * COLUMNS * element / (lane * chip["store_share"])
+    sums = chip["slice_latency"] + 2 * PARTIAL_BYTES * CUT * b * m * n / chip.cache_bandwidth
+    walk = np.maximum(waves * steps * step, chain) + store + np.where(CUT > 1, sums, 0.0)
+    allowed = ((lanes == 0) == ON_UNITS) & (cut >= CUT) & ((CUT == 1) | (steps >= LEAST_STEPS))
+    best = np.argmin(np.where(allowed, walk, np.inf), axis=1)
+    at = np.arange(len(best)), best
+    work = 2 * tiles * ROWS * COLUMNS * steps * depth
+    return walk[at], (waves * steps * products)[at], work[at], (tiles * steps * loads)[at]
+
+
+def copied(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array]:
+    """Seconds of copies to another layout, and the bytes that main memory serves for them."""
+    away = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
+    source = chip.cache.latency + away * (chip.main.latency - chip.cache.latency)
+    lost = 2 * x.copied * np.maximum(away, chip.missing(2 * x.copied))
+    moving = np.maximum(2 * x.copied / chip.cache_bandwidth, lost / chip.main_bandwidth)
+    return x.copies * 2 * source + moving / COPY_SHARE, lost
+
+
+WAYS: dict[int, Callable[[Convolution, Load, Chip], Timing]] = {
+    PRODUCT: as_product,
+    GATHERED: gathered,
+    DIRECT: direct,
+}
+
+CONV = Family(shape, timing)

@@ -1,0 +1,88 @@
+"""Convolutions of the GPU family: which way each takes, its sizes by hand, and the laws of their times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim.device import Replay, load_device, timed
+from hwsim.devices.gpu import Gpu, conv
+from hwsim.kernel_spec import spec_kernel
+from hwsim.mapper import Kernel, Launch
+from hwsim.testing import roofline_seconds
+
+H200 = Gpu(load_device("nvidia-h200").card)
+
+
+def convolution(launch: Launch = Launch.GRAPH, **changes: object) -> Kernel:
+    sizes = {"n": 8, "c": 64, "h": 56, "w": 56, "o": 128, "k": 3, "stride": 1, "padding": 1, "groups": 1}
+    return spec_kernel({"op": "conv2d", **sizes, "dtype": "bf16", "layout": "nhwc", **changes}, H200, launch)
+
+
+def test_channels_last_gathers_runs_of_channels_tap_by_tap():
+    x = conv.shape(convolution())
+    assert x.way == conv.GATHERED
+    assert (x.m, x.n, x.taps, x.channels, x.copies) == (8 * 56 * 56, 128, 9, 64, 0)
+
+
+def test_channels_first_of_16_bit_are_copied_there_and_back():
+    x = conv.shape(convolution(layout="nchw"))
+    kernel = convolution(layout="nchw")
+    assert (x.copies, x.copied) == (3, kernel.nbytes)
+    assert conv.shape(convolution(layout="nchw", dtype="fp32")).copies == 0
+
+
+def test_one_tap_without_stride_is_a_product_in_either_layout():
+    for layout in ("nhwc", "nchw"):
+        assert conv.shape(convolution(k=1, padding=0, layout=layout)).way == conv.PRODUCT
+    assert conv.shape(convolution(k=1, padding=0, stride=2)).way == conv.GATHERED
+
+
+def test_few_channels_are_padded_in_a_launch_of_their_own():
+    assert conv.shape(convolution(c=3)).copies == 1
+    assert conv.shape(convolution(c=8)).copies == 0
+
+
+def test_depthwise_goes_output_by_output():
+    x = conv.shape(convolution(groups=64, o=64, layout="nchw"))
+    assert (x.way, x.outputs, x.threads) == (conv.DIRECT, 8 * 64 * 56 * 56, 1024)
+    assert x.instructions == pytest.approx(165 + 9 * 14.5)
+    half = conv.shape(convolution(groups=64, o=64, layout="nchw", dtype="fp16"))
+    assert half.instructions < x.instructions  # cuDNN's kernel, from 32 channels of fp16
+
+
+def test_gradients_are_products_of_the_same_work():
+    for direction in ("forward", "grad_input", "grad_weight"):
+        kernel = convolution()
+        attrs = {**kernel.attrs, "direction": direction}
+        groups, m, n, taps, channels = conv.product_of(Kernel("c", kernel.kind, attrs, kernel.work, kernel.flows))
+        assert 2 * groups * m * n * taps * channels == kernel.work.matmul_flops
+
+
+SIZES = st.fixed_dictionaries({
+    "n": st.integers(1, 16), "c": st.sampled_from([16, 48, 64, 256]), "o": st.sampled_from([16, 32, 96, 256]),
+    "h": st.integers(7, 64), "w": st.integers(7, 64), "k": st.sampled_from([1, 3, 5, 7]), "padding": st.just(2),
+    "dtype": st.sampled_from(["bf16", "fp16", "fp32"]), "layout": st.sampled_from(["nhwc", "nchw"]),
+})  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(sizes=SIZES, state=st.sampled_from([None, Replay()]))
+def test_larger_batches_take_no_less_time_and_none_beats_the_roofline(sizes, state):
+    device = timed(H200, state)
+    kernel = convolution(**sizes)
+    cost = device.estimate(kernel)
+    assert device.estimate(convolution(**{**sizes, "n": 2 * sizes["n"]})).seconds >= 0.99 * cost.seconds
+    if state is None:
+        assert cost.seconds >= roofline_seconds(H200.card, kernel)[0]
+    assert all(busy <= 1.0001 * cost.seconds for busy in cost.busy.values())
+
+
+def test_many_kernels_at_once_cost_what_they_cost_one_by_one():
+    kernels = [convolution(groups=64, o=64), convolution(k=1, padding=0), convolution(layout="nchw"), convolution(c=3)]
+    together = H200.estimate_all(kernels)
+    alone = [H200.estimate(kernel) for kernel in kernels]
+    np.testing.assert_allclose([cost.seconds for cost in together], [cost.seconds for cost in alone])
+    np.testing.assert_allclose([cost.joules for cost in together], [cost.joules for cost in alone])
