@@ -11,10 +11,14 @@ import numpy as np
 from hwsim.calibration import Calibration, Fitted, SourceRows, SpreadFile
 from hwsim.errors import InputError
 from hwsim.fitting import Array, Calibratable, Sample, fit, informed
+from hwsim.kernel_family import END_TO_END
 from hwsim.measured_kernels import MODEL, MeasuredKernels, measured_kernels
-from hwsim.measurements import Measurements, split_rows
+from hwsim.measured_models import measured_result
+from hwsim.measurements import Measurement, Measurements, split_rows
 
 FEW_ROWS = 8  # below which a family and state tells no spread
+HOST, EAGER = "host_launch_overhead", "eager"
+HOST_BOUND = 0.7  # share of a row's time below which the device waits for the host
 TAIL = 0.05  # of the rows lie below, and as many above the bounds of a spread
 
 Progress = Callable[[str], None]
@@ -53,11 +57,14 @@ def calibrate(
         if not samples and quantity == "seconds":
             raise InputError(f"no row of {', '.join(share.file.name for share in shares)} is a kernel of the device")
         energy = quantity == "joules"
-        names = [name for name, constant in device.constants.items() if constant.energy is energy]
+        names = [
+            name for name, constant in device.constants.items() if constant.energy is energy and not constant.fixed
+        ]
         start = {**_start(device), **{name: known.value for name, known in values.items()}}
         told = informed(samples, names, start) if samples else []
         progress(f"{quantity}: {len(told)} constants from {sum(len(s.measured) for s in samples)} values")
         values |= fit(samples, told, start) if told else {}
+    values |= _host(device.with_constants({name: known.value for name, known in values.items()}), shares)
     return _described(device, shares, values)
 
 
@@ -86,11 +93,36 @@ def _samples(device: Calibratable, kernels: MeasuredKernels, quantity: str) -> l
     return [Sample(target, target.batches(picked.kernels), np.array([values[i] for i in places], float), quantity)]
 
 
+def _host(device: Calibratable, shares: Sequence[Share]) -> dict[str, Fitted]:
+    """The host's time for one operator, from models that it launches operator by operator.
+
+    Each row alone tells the overhead with which the model takes as long as measured; rows that wait for the device
+    tell nothing. The median counts, the 5th and 95th percentile bound it.
+    """
+    rows = [row for share in shares for row in share.file.rows if row.spec.get("mode") == EAGER]
+    if HOST not in device.constants or not rows:
+        return {}
+    told = [overhead for row in rows if (overhead := _overhead(device, row)) is not None]
+    if not told:
+        return {}
+    low, middle, high = np.quantile(told, (TAIL, 0.5, 1 - TAIL))
+    return {HOST: Fitted(value=float(middle), low=float(low), high=float(high), unit="s")}
+
+
+def _overhead(device: Calibratable, row: Measurement) -> float | None:
+    """The overhead at which ``row`` is as slow as measured; None where the device alone takes longer than half."""
+    constant = device.constants[HOST]
+    slow, fast = (measured_result(row, device.with_constants({HOST: value})) for value in (constant.high, constant.low))
+    if slow is None or fast is None or row.seconds_warm is None or fast.latency > HOST_BOUND * row.seconds_warm:
+        return None
+    return constant.high * row.seconds_warm / slow.latency  # at the upper bound the host sets the time alone
+
+
 def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted]) -> Calibration:
     """The calibration with the spreads of the unseen rows."""
     fitted = device.with_constants({name: known.value for name, known in values.items()})
     spreads: dict[str, dict[str, SpreadFile]] = {}
-    for family, state, ratios in _ratios(fitted, [share.unseen for share in shares]):
+    for family, state, ratios in _ratios(fitted, [_checked(share) for share in shares]):
         if len(ratios) >= FEW_ROWS:
             low, high = np.quantile(ratios, (TAIL, 1 - TAIL))
             mape = float(np.mean(np.abs(1 / ratios - 1)))
@@ -108,13 +140,24 @@ def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[st
     )
 
 
+def _checked(share: Share) -> Measurements:
+    """The rows that constants were not fitted to; whole models are never fitted, but for the host's overhead."""
+    rows = (*share.unseen.rows, *(row for row in share.seen.rows if row.op == MODEL))
+    return Measurements(share.file.name, share.file.header, rows)
+
+
 def _ratios(device: Calibratable, files: Sequence[Measurements]) -> list[tuple[str, str, Array]]:
-    """(family, state, measured over predicted) of all kernels of ``files``."""
+    """(family, state, measured over predicted) of all kernels and models of ``files``."""
     gathered: dict[tuple[str, str], list[Array]] = {}
     for file in files:
         for kernels in measured_kernels(file.rows, device):
             for sample in _samples(device, kernels, "seconds"):
                 gathered.setdefault((kernels.family, str(kernels.cache)), []).append(np.exp(-sample.errors({})))
+        for row in file.rows:
+            result = measured_result(row, device) if row.op == MODEL and row.seconds_warm else None
+            if result is not None and row.seconds_warm:
+                mode = str(row.spec.get("mode", "graph"))
+                gathered.setdefault((END_TO_END, mode), []).append(np.array([row.seconds_warm / result.latency]))
     return [(family, state, np.concatenate(parts)) for (family, state), parts in gathered.items()]
 
 

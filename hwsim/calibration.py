@@ -25,7 +25,8 @@ from hwsim.yamlfile import load_yaml, validate
 @dataclass(frozen=True, slots=True)
 class Constant:
     """A constant that measurements may fit: ``neutral`` is what an uncalibrated card takes, as of an ideal device;
-    fits stay within ``low`` and ``high``. Times tell it, or joules if ``energy``."""
+    fits stay within ``low`` and ``high``. Times tell it, or joules if ``energy``; one that is ``fixed`` holds for all
+    devices of a family, and is a parameter of the card only for what-if questions."""
 
     unit: str
     neutral: float
@@ -33,6 +34,7 @@ class Constant:
     high: float
     meaning: str
     energy: bool = False
+    fixed: bool = False
 
 
 class _Strict(BaseModel):

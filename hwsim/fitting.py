@@ -21,7 +21,7 @@ Array: TypeAlias = npt.NDArray[np.float64]
 
 TYPICAL_ERROR = 0.1  # of a good row in ln(p / y); beyond it rows count ever less
 Z_CONFIDENCE = 1.645  # standard deviations that hold 90 % of a normal distribution
-TELLING = 0.01  # change of a prediction by which a constant that changes by a tenth makes itself felt
+TELLING = 0.02  # change of a prediction, as a share, by which a constant makes itself felt
 STEP = 1e-3  # relative, of the numerical derivatives
 MAX_ROUNDS = 40
 PULL = 0.02  # of a constant towards its start, in units of a typical error per e-fold, so that none floats freely
@@ -91,18 +91,16 @@ def fit(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str, flo
 
 
 def informed(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str, float]) -> list[str]:
-    """Those of ``names`` that the measurements tell: a tenth more changes some prediction by a hundredth."""
-    told = []
+    """Those of ``names`` that the measurements tell: a value half way to a bound changes some prediction."""
+    constants = samples[0].device.constants
     before = [sample.errors(start) for sample in samples]
-    for name in names:
-        changes = [
-            np.abs(sample.errors({**start, name: factor * start[name]}) - errors).max(initial=0.0)
-            for sample, errors in zip(samples, before, strict=True)
-            for factor in (0.9, 1.1)
-        ]
-        if max(changes) > TELLING:
-            told.append(name)
-    return told
+
+    def felt(name: str, bound: float) -> bool:
+        moved = {**start, name: (start[name] * bound) ** 0.5}
+        pairs = zip(samples, before, strict=True)
+        return any(np.abs(sample.errors(moved) - errors).max(initial=0.0) > TELLING for sample, errors in pairs)
+
+    return [name for name in names if felt(name, constants[name].low) or felt(name, constants[name].high)]
 
 
 def _residuals(samples: Sequence[Sample], names: Sequence[str], first: Array) -> Callable[[Array], Array]:

@@ -63,7 +63,7 @@ class Gpu:
         self.chip = Chip.of(card)
         self._loads = Loads(card, self.chip)
         self._outside = Outside(card, self.chip)
-        self._power = Power(card, self.chip, sustained=state is State.RUN)
+        self._power = Power(card, self.chip)
 
     def timed(self, replay: Replay | None) -> Gpu:
         """The same GPU as a benchmark sees it."""
@@ -85,12 +85,12 @@ class Gpu:
         """The same GPU in the same state with other values of some `CONSTANTS`."""
         other = copy(self)
         other.chip = replace(self.chip, fitted={**self.chip.fitted, **values})
-        other._power = Power(self.card, other.chip, sustained=self.state is State.RUN)
+        other._power = Power(self.card, other.chip)
         return other
 
     def host_seconds(self, kernel: Kernel) -> float:
         """The host's time to issue ``kernel``: none where it is replayed from a graph."""
-        return self.card.parameter("host_launch_overhead") if kernel.launch is Launch.EAGER else 0.0
+        return self.chip["host_launch_overhead"] if kernel.launch is Launch.EAGER else 0.0
 
     def batches(self, kernels: Sequence[Kernel]) -> list[Batch]:
         """``kernels`` by family, with all that does not depend on the fitted constants."""
@@ -121,7 +121,6 @@ class Gpu:
             places,
             type(shapes[0])(*np.array(shapes, dtype=float).T),
             self._loads.of(kernels),
-            np.array([kernel.launch is Launch.EAGER for kernel in kernels]),
             [self._outside.of(kernel) for kernel in kernels],
         )
 
@@ -132,16 +131,20 @@ class Gpu:
         if self.state is State.SINGLE:
             load = load._replace(evicted=chip.evicted(load.main_read + load.main_write))
         timing = batch.family.timing(batch.shape, load, chip)
-        launch = np.where(batch.eager, chip["launch_latency"], chip["graph_launch_latency"])
-        if self.state is State.SINGLE:
-            launch = np.full(len(batch.places), chip["single_latency"])
+        launch = chip["single_latency" if self.state is State.SINGLE else "graph_launch_latency"]
         copying = np.array([sent.seconds(chip) for sent in batch.outside])
         seconds = launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + np.maximum(timing.seconds, copying)
         cached = load.read + load.write + timing.cache_again
         served = load.main_read + load.main_write + timing.main_again
-        joules = self._power.joules(load, timing, cached, served) + np.array([sent.joules for sent in batch.outside])
-        limited = self._power.limited(seconds, joules)
-        return Times(chip, batch, timing, limited, limited > seconds, joules, cached, served)
+        joules = self._power.joules(load, timing, served) + np.array([sent.joules for sent in batch.outside])
+        settled, energy = self._power.limited(seconds, joules)
+        throttled = settled > seconds
+        if self.state is State.RUN:
+            seconds, joules = settled, energy
+        elif self.state is State.REPLAY:  # times are of short regions, energies of runs that last
+            joules = energy + self.card.static_power * (settled - seconds)
+            throttled = np.zeros_like(throttled)
+        return Times(chip, batch, timing, seconds, throttled, joules, cached, served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,6 @@ class Batch:
     places: tuple[int, ...]
     shape: Any
     columns: Columns
-    eager: Array
     outside: Sequence[Sent]
 
 

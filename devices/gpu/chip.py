@@ -31,6 +31,11 @@ LANES, LOAD_BYTES = 32, 16
 DIRTY_SHARE = 0.75
 
 
+def _neutral(card: Card, name: str) -> float:
+    """What a constant is where nobody has fitted it; a single launch takes what the card says of any launch."""
+    return card.parameter("launch_latency") if name == "single_latency" else CONSTANTS[name].neutral
+
+
 @dataclass(frozen=True, slots=True)
 class Chip:
     """A GPU's figures in SI units, sustained where they are bandwidths; ``fitted`` holds its `CONSTANTS`."""
@@ -66,7 +71,7 @@ class Chip:
             shared=card.parameter("shared_memory_per_unit"),
             tile_m=int(card.parameter("tile_m")),
             tile_n=int(card.parameter("tile_n")),
-            fitted={name: card.parameter(name, constant.neutral) for name, constant in CONSTANTS.items()},
+            fitted={name: card.parameter(name, _neutral(card, name)) for name in CONSTANTS},
         )
 
     def __getitem__(self, constant: str) -> float:

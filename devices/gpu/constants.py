@@ -12,14 +12,17 @@ from hwsim.calibration import Constant
 
 CONSTANTS: Mapping[str, Constant] = {
     "single_latency": Constant("s", 2.5e-6, 1e-6, 1e-5, "one launch by the host, between two events"),
-    "launch_latency": Constant("s", 2.5e-6, 5e-7, 1e-5, "one of many launches that the host has queued"),
     "graph_launch_latency": Constant("s", 1.3e-6, 3e-7, 5e-6, "one kernel replayed from a recorded graph"),
+    "host_launch_overhead": Constant("s", 6e-6, 5e-7, 2e-4, "the host's time to issue one operator", fixed=True),
     "main_share": Constant("1", 1.0, 0.5, 1.0, "sustained share of the main memory's bandwidth"),
     "cache_share": Constant("1", 1.0, 0.3, 1.5, "sustained share of the cache's bandwidth"),
-    "max_bytes_in_flight_per_unit": Constant("B", 32768.0, 4e3, 2e5, "bytes that a unit waits for at once"),
-    "cache_write_share": Constant("1", 1.0, 0.2, 1.0, "bandwidth of the cache for writes over that for reads"),
-    "issue_share": Constant("1", 1.0, 0.3, 2.0, "instructions that a scheduler issues in a cycle of the card's clock"),
-    "blocks_per_cycle": Constant("1", 1.0, 0.3, 2.0, "thread blocks that a chip starts in a cycle"),
+    "cache_write_share": Constant(
+        "1", 0.55, 0.2, 1.0, "bandwidth of the cache for writes over that for reads", fixed=True
+    ),
+    "issue_share": Constant(
+        "1", 1.05, 0.3, 2.0, "instructions that a scheduler issues in a cycle of the card's clock", fixed=True
+    ),
+    "blocks_per_cycle": Constant("1", 0.9, 0.3, 2.0, "thread blocks that a chip starts in a cycle", fixed=True),
     "link_share": Constant("1", 1.0, 0.5, 1.0, "sustained share of the host link's bandwidth, either way"),
     "link_latency": Constant("s", 1e-6, 2e-7, 2e-5, "start of a copy engine and the first answer over the host link"),
     "matmul_share": Constant(
@@ -29,21 +32,25 @@ CONSTANTS: Mapping[str, Constant] = {
     "simt_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the lanes' rate in the main loop of a product"),
     "store_share": Constant("1", 1.0, 0.02, 2.0, "bandwidth of a unit for storing tiles over that of its port"),
     "matmul_overlap": Constant(
-        "1", 0.001, 0.001, 1.0, "share of the shorter of work and traffic that adds to the longer"
+        "1", 0.25, 0.001, 1.0, "share of the shorter of work and traffic that adds to the longer", fixed=True
     ),
     "keep": Constant("1", 1.0, 0.05, 1.5, "footprint over capacity from which a replayed kernel misses the cache"),
-    "keep_ramp": Constant("1", 1.0, 0.05, 2.0, "growth of that ratio over which all comes to be missed"),
-    "matmul_energy": Constant("1", 1.0, 0.3, 5.0, "energy of matrix work over the card's figure", energy=True),
+    "keep_ramp": Constant("1", 0.58, 0.05, 2.0, "growth of that ratio over which all comes to be missed", fixed=True),
+    "matmul_energy": Constant("1", 1.0, 0.3, 8.0, "energy of matrix work over the card's figure", energy=True),
     "cache_energy": Constant("1", 1.0, 0.02, 5.0, "energy of the cache's bytes over the card's figure", energy=True),
     "main_energy": Constant(
         "1", 1.0, 0.3, 5.0, "energy of the main memory's bytes over the card's figure", energy=True
     ),
-    "running_power": Constant("W", 50.0, 0.1, 400.0, "drawn while a kernel runs, whatever it does", energy=True),
+    "lane_energy": Constant(
+        "1", 0.5, 0.05, 3.0, "energy of a lane's instruction over that of an FMA by the card", energy=True
+    ),
     "tile_latency": Constant("s", 7e-7, 1e-8, 1e-5, "a product's first operands, and the end of its last tile"),
     "slice_latency": Constant("s", 1e-6, 1e-8, 1e-5, "what cutting k costs: partial sums written, met and added"),
     "attention_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate inside attention"),
     "attention_style": Constant("1", 0.05, 0.001, 1.0, "attention like cuDNN's (0) or FlashAttention's (1)"),
     "attention_latency": Constant("s", 7e-7, 1e-8, 1e-5, "an attention block's set-up and write-back"),
     "conv_share": Constant("1", 1.0, 0.2, 1.0, "share of a unit's port that operands gathered tap by tap reach"),
-    "conv_latency": Constant("s", 1e-7, 1e-8, 1e-5, "a gathering convolution's first step and its last store"),
+    "conv_latency": Constant(
+        "s", 1.6e-6, 1e-8, 1e-5, "a gathering convolution's first step and its last store", fixed=True
+    ),
 }
