@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hwsim.card import Card
 from hwsim.engine import Timeline
 from hwsim.graph import Role
-from hwsim.mapper import Schedule
+from hwsim.kernel_family import END_TO_END
+from hwsim.mapper import Launch, Schedule
 from hwsim.units import format_quantity, format_seconds
 from hwsim.workload import Workload
 
@@ -112,6 +113,22 @@ class Result:
         """Seconds for the whole workload."""
         return sum(part.weight * part.seconds for part in self.phases)
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Bounds of the latency that should hold in 90 % of cases; None for a card without calibration.
+
+        They are what the calibration saw of whole models launched in the same way, else of its least sure kernels.
+        """
+        known = self.card.calibration
+        if known is None:
+            return None
+        eager = any(kernel.launch is Launch.EAGER for part in self.phases for kernel in part.schedule.kernels)
+        spread = known.spread(END_TO_END, "eager" if eager else "graph")
+        spreads = [spread] if spread else [one for states in known.spreads.values() for one in states.values()]
+        if not spreads:
+            return None
+        return self.latency * min(one.low for one in spreads), self.latency * max(one.high for one in spreads)
+
     @cached_property
     def energy(self) -> float:
         """Joules: static power over the latency, and the dynamic energy of every kernel."""
@@ -154,6 +171,9 @@ class Result:
     def notes(self) -> tuple[str, ...]:
         """What the user should know about this result."""
         notes = [note for part in self.phases for note in part.schedule.notes]
+        known = self.card.calibration
+        if known is not None and not known.own:
+            notes.append(f"constants of {known.name}, a card of the same generation: this one is not calibrated")
         if self.card.first_form:
             notes.append("first form: this card knows peaks only")
         if self.unmodelled:
@@ -196,6 +216,7 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The case in one flat row: inputs and headline figures, SI units."""
         load = self.workload
+        low, high = self.interval or (None, None)
         footprint: dict[str, float] = {}
         for part in self.phases:
             for role, nbytes in part.schedule.footprint.items():
@@ -210,6 +231,8 @@ class Result:
             "generate": load.generate,
             "dtype": load.dtype,
             "latency_s": self.latency,
+            "latency_low_s": low,
+            "latency_high_s": high,
             "energy_j": self.energy,
             "tokens_per_s": self.tokens_per_second,
             "bandwidth_bytes_per_s": self.bandwidth,

@@ -187,11 +187,13 @@ class _Cuts:
 
     def arithmetic(self, rate: Array) -> Array:
         """Seconds of the matrix units at ``rate`` FLOP/s a unit, padding included."""
-        return self.waves * self.steps * 2 * ROWS * COLUMNS * self.depth / rate
+        seconds: Array = self.waves * self.steps * 2 * ROWS * COLUMNS * self.depth / rate
+        return seconds
 
     def walk(self, rate: Array) -> Array:
         """Seconds of the main loops."""
-        return np.maximum(self.arithmetic(rate), self.port)
+        seconds: Array = np.maximum(self.arithmetic(rate), self.port)
+        return seconds
 
 
 MATMUL = Family(shape, timing)

@@ -64,6 +64,8 @@ def _print(result: Result) -> None:
         for title, name in zip(titles, names, strict=True)
         if summary[name] is not None
     ]
+    if result.interval is not None:
+        facts.insert(1, ("90 % within", " to ".join(shown("seconds", bound) for bound in result.interval)))
     facts.append(("bound by", result.bound))
     for memory, nbytes in result.traffic.items():
         peak = shown("_bytes", result.peak_by_memory.get(memory, 0.0))

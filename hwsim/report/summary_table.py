@@ -75,7 +75,7 @@ def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
         if index in lost:
             rows.append((tuple(cells), str(row.get("error") or "failed")))
             continue
-        cells += [_figure(column, row[column.name]) for column in first]
+        cells += [_figure(column, row[column.name], _interval(row, column.name)) for column in first]
         cells += [_ratio(float(value)) for value in ratio]
         cells += [Cell(str(row.get("bound", ""))), *(_figure(column, row[column.name]) for column in last)]
         rows.append((tuple(cells), ""))
@@ -95,10 +95,18 @@ def _input(name: str, value: object) -> Cell:
     return Cell(str(value))
 
 
-def _figure(column: _Column, value: float) -> Cell:
+def _interval(row: pd.Series, name: str) -> str:
+    """The 90 % interval of a latency in words, where the device is calibrated."""
+    low, high = row.get("latency_low_s"), row.get("latency_high_s")
+    if name != "latency_s" or low is None or high is None or not (isfinite(low) and isfinite(high)):
+        return ""
+    return f", 90 % within {format_seconds(float(low))} to {format_seconds(float(high))}"
+
+
+def _figure(column: _Column, value: float, more: str = "") -> Cell:
     if value is None or not isfinite(value):
         return Cell("–", "none", "", number=True)
-    return Cell(column.write(float(value)), f"{value:.6g} {column.unit}", repr(float(value)), number=True)
+    return Cell(column.write(float(value)), f"{value:.6g} {column.unit}{more}", repr(float(value)), number=True)
 
 
 def _ratio(value: float) -> Cell:

@@ -32,6 +32,8 @@ INPUT_COLUMNS = {
 }
 FIGURE_COLUMNS = {
     "latency_s": "float64",
+    "latency_low_s": "float64",
+    "latency_high_s": "float64",
     "energy_j": "float64",
     "tokens_per_s": "float64",
     "bandwidth_bytes_per_s": "float64",
