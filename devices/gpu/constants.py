@@ -53,4 +53,8 @@ CONSTANTS: Mapping[str, Constant] = {
     "conv_latency": Constant(
         "s", 1.6e-6, 1e-8, 1e-5, "a gathering convolution's first step and its last store", fixed=True
     ),
+    "sequence_share": Constant(
+        "1", 1.0, 0.1, 1.0, "share of the cache's bandwidth that programs over chunks keep up with"
+    ),
+    "sequence_step": Constant("s", 1e-7, 1e-8, 1e-5, "a chunk's products, from its operands to the next state"),
 }

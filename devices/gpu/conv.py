@@ -13,22 +13,20 @@ A gathering kernel walks tiles of positions x filters in steps of one tap and a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from math import gcd, prod
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from hwsim.devices.gpu import matmul
 from hwsim.devices.gpu.blocks import Blocks, grid, spread, traffic
 from hwsim.devices.gpu.chip import LANES, LOAD_BYTES, Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.ways import by_way
 from hwsim.dtypes import dtype
 from hwsim.mapper import Kernel
-
-Places: TypeAlias = npt.NDArray[np.int64]
 
 PRODUCT, GATHERED, DIRECT = range(3)
 
@@ -161,37 +159,7 @@ def _positions(kernel: Kernel, name: str) -> int:
 
 def timing(x: Convolution, load: Load, chip: Chip) -> Timing:
     """Each kernel by its way."""
-    present = [(rows, times) for way, times in WAYS.items() if len(rows := np.flatnonzero(x.way == way))]
-    parts = [times(Convolution(*_rows(x, rows)), Load(*_rows(load, rows)), chip) for rows, times in present]
-    if len(parts) == 1:
-        return parts[0]
-    return merged([rows for rows, _ in present], parts)
-
-
-def _rows(columns: Iterable[Array | float], rows: Places) -> list[Any]:
-    """The entries ``rows`` of every column."""
-    return [column[rows] if isinstance(column, np.ndarray) else column for column in columns]
-
-
-def merged(rows: Sequence[Places], parts: Sequence[Timing]) -> Timing:
-    """One timing of parts that stand in the given rows."""
-    count = sum(len(places) for places in rows)
-
-    def column(values: Iterable[Array | float]) -> Array:
-        whole = np.zeros(count)
-        for places, part in zip(rows, values, strict=True):
-            whole[places] = part
-        return whole
-
-    names = dict.fromkeys(name for part in parts for name in part.busy)
-    return Timing(
-        column(part.seconds for part in parts),
-        {name: column(part.busy.get(name, 0.0) for part in parts) for name in names},
-        column(part.cache_again for part in parts),
-        column(part.main_again for part in parts),
-        column(part.padding for part in parts),
-        column(part.launches for part in parts),
-    )
+    return by_way(x.way, WAYS, x, load, chip)
 
 
 def as_product(x: Convolution, load: Load, chip: Chip) -> Timing:
@@ -259,7 +227,7 @@ def copied(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array]:
     return x.copies * 2 * source + moving / COPY_SHARE, lost
 
 
-WAYS: dict[int, Callable[[Convolution, Load, Chip], Timing]] = {
+WAYS: Mapping[int, Callable[[Convolution, Load, Chip], Timing]] = {
     PRODUCT: as_product,
     GATHERED: gathered,
     DIRECT: direct,

@@ -1,0 +1,87 @@
+"""Recurrences of the GPU family: their pipelines and grids by hand, and the laws of their times."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwsim.device import Replay, load_device, timed
+from hwsim.devices.gpu import Gpu, recurrence
+from hwsim.kernel_spec import spec_kernel
+from hwsim.mapper import Kernel
+from hwsim.testing import roofline_seconds
+
+H100 = Gpu(load_device("nvidia-h100-sxm").card)
+RULES = ("gla", "ssd", "delta_rule", "gated_delta_rule", "kda", "gdn2")
+
+
+def sequence(op: str, **changes: object) -> Kernel:
+    sizes = {"batch": 2, "tokens": 640, "heads": 8, "d_k": 128, "d_v": 64, "dtype": "bf16", "pass_": "fwd"}
+    return spec_kernel({"op": op, **sizes, **changes}, H100)
+
+
+def decode(rule: str, **changes: object) -> Kernel:
+    return sequence(f"recurrent_{rule}", **{"tokens": 1, "pass_": "decode", **changes})
+
+
+def test_a_gated_sum_is_three_kernels_of_which_one_walks_the_chunks():
+    x = recurrence.shape(sequence("chunk_ssd"))
+    rows = 2 * 640 * 8
+    # state pass: k, v in; output: q, k, v in, o out; a state of 128 x 64 for 64 tokens written and read, all of 2 bytes
+    assert x.launches == 3
+    assert x.chain_bytes == rows * 2 * (128 + 64 + 128 * 64 / 64)
+    assert x.nbytes == rows * 2 * (2 * 128 + 2 * 64 + 128 * 64 / 64)
+    assert x.steps == pytest.approx(0.35 * 10)
+
+
+def test_what_does_both_passes_runs_both_pipelines():
+    for rule in RULES:
+        both = recurrence.stages_of(sequence(f"chunk_{rule}", pass_="fwd+bwd"))
+        assert both == recurrence.FORWARD[rule] + recurrence.BACKWARD[rule]
+        assert recurrence.stages_of(sequence(f"chunk_{rule}")) == recurrence.FORWARD[rule]
+
+
+def test_a_decode_step_has_a_program_for_every_held_columns():
+    assert recurrence.shape(decode("kda")).blocks == 2 * 8 * 64 / 32
+    assert recurrence.shape(decode("delta_rule")).blocks == 2 * 8 * 64 / 8
+    x = recurrence.shape(decode("ssd"))
+    assert (x.blocks, x.launches) == (2 * 8 * 2, 3)  # two parts of 64 rows, their sum and its cast
+
+
+SIZES = st.fixed_dictionaries({
+    "batch": st.integers(1, 32), "heads": st.integers(1, 32),
+    "d_k": st.sampled_from([64, 128, 256]), "d_v": st.sampled_from([64, 128, 256]),
+})  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(rule=st.sampled_from(RULES), sizes=SIZES, tokens=st.integers(64, 8192), both=st.booleans(),
+       doubled=st.sampled_from(["batch", "heads", "tokens", "d_k", "d_v"]))  # fmt: skip
+def test_more_of_anything_takes_no_less_time_and_never_beats_the_roofline(rule, sizes, tokens, both, doubled):
+    sizes = {**sizes, "tokens": tokens, "pass_": "fwd+bwd" if both else "fwd"}
+    device = timed(H100, None)
+    kernel = sequence(f"chunk_{rule}", **sizes)
+    cost = device.estimate(kernel)
+    assert device.estimate(sequence(f"chunk_{rule}", **{**sizes, doubled: 2 * sizes[doubled]})).seconds >= cost.seconds
+    assert cost.seconds >= roofline_seconds(H100.card, kernel)[0]
+    assert all(busy <= 1.0001 * cost.seconds for name, busy in cost.busy.items())
+
+
+@settings(max_examples=60, deadline=None)
+@given(rule=st.sampled_from(RULES), sizes=SIZES, state=st.sampled_from([None, Replay()]))
+def test_larger_states_take_no_less_time(rule, sizes, state):
+    device = timed(H100, state)
+    kernel = decode(rule, **sizes)
+    cost = device.estimate(kernel)
+    for name in ("batch", "heads", "d_v"):
+        assert device.estimate(decode(rule, **{**sizes, name: 2 * sizes[name]})).seconds >= 0.99 * cost.seconds
+    if state is None:
+        assert cost.seconds >= roofline_seconds(H100.card, kernel)[0]
+
+
+def test_many_kernels_at_once_cost_what_they_cost_one_by_one():
+    kernels = [sequence(f"chunk_{rule}") for rule in RULES] + [decode(rule) for rule in RULES]
+    alone = [H100.estimate(kernel).seconds for kernel in kernels]
+    np.testing.assert_allclose([cost.seconds for cost in H100.estimate_all(kernels)], alone)
