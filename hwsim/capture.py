@@ -255,6 +255,7 @@ def trace_module(module: nn.Module, name: str, phase: str, symbols: tuple[str, .
         return example(phase, sizes["batch"], sizes.get("prompt", 0))
 
     hints = {symbol: HINTS[symbol] for symbol in symbols}
+    module.train(phase == "train")  # batch norms and dropout do other work in inference
     return fold(trace_symbolic(inputs, module, hints, name=name, backward=phase == "train"))
 
 

@@ -61,6 +61,20 @@ def estimate_all(device: Device, kernels: Sequence[Kernel]) -> list[Cost]:
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A device whose kernels take another time together than alone, as they share its power."""
+
+    def estimate_run(self, kernels: Sequence[Kernel], counts: Sequence[float]) -> list[Cost]:
+        """The costs of ``kernels`` that run so many times each, one after the other."""
+        ...
+
+
+def estimate_run(device: Device, kernels: Sequence[Kernel], counts: Sequence[float]) -> list[Cost]:
+    """The costs of ``kernels`` in a run of ``counts`` of each: alone, unless they depend on each other."""
+    return device.estimate_run(kernels, counts) if isinstance(device, Paced) else estimate_all(device, kernels)
+
+
+@runtime_checkable
 class Timed(Protocol):
     """A device on which a benchmark's kernels take another time than in a long run, as caches and clocks differ."""
 

@@ -6,12 +6,12 @@ has been issued and the one before is done, so a lone kernel takes exactly its e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hwsim.cost import Cost
-from hwsim.device import Device, estimate_all
+from hwsim.device import Device, estimate_run
 from hwsim.graph import Repeat
 from hwsim.mapper import Kernel, Schedule
 from hwsim.value import value
@@ -61,7 +61,7 @@ class Timeline:
 
 def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
     """Execute ``schedule`` on ``device``. ``spans=False`` leaves out the executions, which large sweeps do not need."""
-    costs, issues = _costs(schedule.kernels, device)
+    costs, issues = _costs(schedule, device)
     clock = _Clock(costs, issues, spans)
     position = 0
     for repeat in schedule.repeats:
@@ -72,17 +72,20 @@ def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
     return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.stretches))
 
 
-def _costs(kernels: Sequence[Kernel], device: Device) -> tuple[list[Cost], list[float]]:
-    """Estimates of all kernels; those alike are estimated once."""
+def _costs(schedule: Schedule, device: Device) -> tuple[list[Cost], list[float]]:
+    """Estimates of all kernels in this run; those alike are estimated once."""
     places: dict[object, int] = {}
     distinct: list[Kernel] = []
+    counts: list[float] = []
     which = []
-    for kernel in kernels:
+    for kernel, count in zip(schedule.kernels, schedule.counts, strict=True):
         place = places.setdefault(_signature(kernel), len(distinct))
         if place == len(distinct):
             distinct.append(kernel)
+            counts.append(0.0)
+        counts[place] += count
         which.append(place)
-    costs = estimate_all(device, distinct)
+    costs = estimate_run(device, distinct, counts)
     issues = [device.host_seconds(kernel) for kernel in distinct]
     return [costs[place] for place in which], [issues[place] for place in which]
 

@@ -7,7 +7,7 @@ file costs no more than a large one. `validate` turns the errors of a pydantic m
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -106,9 +106,22 @@ def _read(source: Path | Traversable) -> str:
 
 
 def _check_depth(text: str, name: str) -> None:
-    """Refuse deep nesting from the flat event stream, before the recursive composer runs out of C stack."""
+    """Refuse deep nesting from the flat event stream, before the recursive composer runs out of C stack.
+
+    libyaml gives up by itself where it looks ahead into nesting that is far too deep; Python's parser is slower, but
+    tells the place.
+    """
+    try:
+        _walk_depth(yaml.parse(text, Loader=_CoreLoader), name)
+    except yaml.MarkedYAMLError as error:
+        if "nesting depth" not in str(error):
+            raise
+        _walk_depth(yaml.parse(text, Loader=yaml.SafeLoader), name)
+
+
+def _walk_depth(events: Iterable[yaml.Event], name: str) -> None:
     depth = 0
-    for event in yaml.parse(text, Loader=_CoreLoader):
+    for event in events:
         depth += isinstance(event, _STARTS) - isinstance(event, _ENDS)
         if depth > MAX_DEPTH:
             message = f"nested deeper than {MAX_DEPTH} levels"

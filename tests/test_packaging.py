@@ -112,12 +112,12 @@ def test_a_wheel_carries_code_and_data_and_imports(wheel: Path, tmp_path: Path) 
     code = """
 import json, hwsim, hwsim.devices, hwsim.studies
 from hwsim.registry import data_files, plugins
-print(json.dumps([hwsim.__file__, sorted(plugins("hwsim.devices")), sorted(data_files("hwsim.devices"))]))
+print(json.dumps([hwsim.__file__, sorted(plugins("hwsim.devices")), sorted(data_files("hwsim.devices", "cards"))]))
 """
     place, families, cards = json.loads(run_python(code, tmp_path, PYTHONPATH=str(tmp_path / "site")))
     assert place.startswith(str(tmp_path))
     assert {"cpu", "gpu", "roofline"} <= set(families)
-    assert cards == sorted(file.stem for file in (ROOT / "devices").rglob("*.yaml"))
+    assert cards == sorted(file.stem for file in (ROOT / "devices" / "cards").rglob("*.yaml"))
 
 
 def packaged_names() -> set[str]:

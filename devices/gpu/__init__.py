@@ -24,6 +24,8 @@ from hwsim.devices.gpu.power import Power
 from hwsim.devices.gpu.timing import Array, Timing
 from hwsim.mapper import Kernel, Launch
 
+THROTTLED = 0.97  # share of the full clock below which power is said to bind
+
 
 class State(StrEnum):
     """What the device did before a kernel, as far as it matters to its time.
@@ -81,6 +83,34 @@ class Gpu:
                 costs[place] = cost
         return cast("list[Cost]", costs)
 
+    def estimate_run(self, kernels: Sequence[Kernel], counts: Sequence[float]) -> list[Cost]:
+        """The costs of ``kernels`` that run so many times each in one run and share its clock.
+
+        Power is limited over milliseconds: what hungry kernels draw more than the limit, others save.
+        """
+        costs: list[Cost | None] = [None] * len(kernels)
+        stalled = np.empty(len(kernels))
+        for batch in self.batches(kernels):
+            times = self.times(batch, limited=False)
+            stalled[list(batch.places)] = times.stalled
+            for place, cost in zip(batch.places, times.costs(), strict=True):
+                costs[place] = cost
+        found = cast("list[Cost]", costs)
+        seconds, joules = (np.array([getattr(cost, name) for cost in found]) for name in ("seconds", "joules"))
+        totals = (np.array([np.dot(counts, values)]) for values in (stalled, seconds, joules))
+        clock = float(self._power.clock(*totals)[0])
+        if clock == 1.0:
+            return found
+        return [
+            replace(
+                cost,
+                seconds=wait + (cost.seconds - wait) / clock,
+                joules=cost.joules * clock**2,
+                bound=cost.bound if wait > cost.seconds / 2 or clock >= THROTTLED else "power",
+            )
+            for cost, wait in zip(found, stalled.tolist(), strict=True)
+        ]
+
     def with_constants(self, values: Mapping[str, float]) -> Gpu:
         """The same GPU in the same state with other values of some `CONSTANTS`."""
         other = copy(self)
@@ -124,8 +154,8 @@ class Gpu:
             [self._outside.of(kernel) for kernel in kernels],
         )
 
-    def times(self, batch: Batch) -> Times:
-        """Time and energy of a batch with the constants of this GPU."""
+    def times(self, batch: Batch, limited: bool = True) -> Times:
+        """Time and energy of a batch with the constants of this GPU, each kernel ``limited`` by power by itself."""
         chip = self.chip
         load = batch.columns.load(chip, self.replay)
         if self.state is State.SINGLE:
@@ -137,14 +167,18 @@ class Gpu:
         cached = load.read + load.write + timing.cache_again
         served = load.main_read + load.main_write + timing.main_again
         joules = self._power.joules(load, timing, served) + np.array([sent.joules for sent in batch.outside])
-        settled, energy = self._power.limited(seconds, joules)
-        throttled = settled > seconds
-        if self.state is State.RUN:
-            seconds, joules = settled, energy
-        elif self.state is State.REPLAY:  # times are of short regions, energies of runs that last
-            joules = energy + self.card.static_power * (settled - seconds)
-            throttled = np.zeros_like(throttled)
-        return Times(chip, batch, timing, seconds, throttled, joules, cached, served)
+        stalled = np.minimum(served / chip.main_bandwidth, seconds)
+        if limited and self.state is not State.SINGLE:
+            clock = self._power.clock(stalled, seconds, joules)
+            settled, energy = stalled + (seconds - stalled) / clock, joules * clock**2
+            if self.state is State.REPLAY:  # times are of short regions, energies of runs that last
+                joules = energy + self.card.static_power * (settled - seconds)
+            else:
+                seconds, joules = settled, energy
+        else:
+            clock = np.ones_like(seconds)
+        throttled = (clock < THROTTLED) & (self.state is State.RUN)
+        return Times(chip, batch, timing, seconds, stalled, throttled, joules, cached, served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +194,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What the kernels of a batch take: seconds (``throttled`` where power sets them), dynamic joules, bytes."""
+    """What the kernels of a batch take: seconds (``throttled`` where power lowers the clock), of which they are
+    ``stalled`` on main memory, dynamic joules, bytes."""
 
     chip: Chip
     batch: Batch
     timing: Timing
     seconds: Array
+    stalled: Array
     throttled: Array
     joules: Array
     cached: Array

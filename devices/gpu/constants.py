@@ -57,4 +57,6 @@ CONSTANTS: Mapping[str, Constant] = {
         "1", 1.0, 0.1, 1.0, "share of the cache's bandwidth that programs over chunks keep up with"
     ),
     "sequence_step": Constant("s", 1e-7, 1e-8, 1e-5, "a chunk's products, from its operands to the next state"),
+    "peer_share": Constant("1", 1.0, 0.5, 1.0, "share of a peer link's bandwidth that copies over it sustain"),
+    "peer_latency": Constant("s", 6.6e-6, 1e-6, 3e-5, "start of a collective, until all ranks have met"),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hwsim.card import Card
 from hwsim.devices.collective import exchange
 from hwsim.devices.gpu.chip import Chip
+from hwsim.devices.gpu.peers import Sending, sending
 from hwsim.devices.traffic import HOST, Ports, demands
 from hwsim.graph import Kind
 from hwsim.mapper import Kernel, Launch
@@ -17,7 +18,8 @@ from hwsim.mapper import Kernel, Launch
 class Sent:
     """Busy seconds by link or memory at their datasheet's bandwidth, bytes by memory, and joules.
 
-    ``host`` of those seconds are the host link's, which answers after ``host_waits`` of its latency.
+    ``host`` of those seconds are the host link's, which answers after ``host_waits`` of its latency; ``peers`` is what
+    a collective exchanges.
     """
 
     busy: Mapping[str, float] = field(default_factory=dict)
@@ -25,10 +27,13 @@ class Sent:
     joules: float = 0.0
     host: float = 0.0
     host_waits: float = 0.0
+    peers: Sending | None = None
 
     def seconds(self, chip: Chip) -> float:
         """How long the kernel sends and receives: the slowest of its links, the host's at what it sustains, in s."""
         others = max((value for value in self.busy.values() if value != self.host), default=0.0)
+        if self.peers is not None:
+            others = max(others, self.peers.seconds(chip))
         if not self.host:
             return others
         return max(others, self.host / chip["link_share"] + self.host_waits * chip["link_latency"])
@@ -73,4 +78,4 @@ class Outside:
         if sent is not None:
             busy[sent.link.name] = busy.get(sent.link.name, 0.0) + sent.seconds
             joules += sent.nbytes * self._ports.link_energy(sent.link)
-        return Sent(busy, traffic, joules, host, waits)
+        return Sent(busy, traffic, joules, host, waits, sending(kernel, sent) if sent else None)

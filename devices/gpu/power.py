@@ -12,6 +12,9 @@ from hwsim.devices.gpu.timing import Array, Load, Timing
 from hwsim.devices.rates import FMA_FLOPS
 from hwsim.devices.traffic import Demand, Ports
 
+LOWEST_CLOCK = 0.1  # of the full clock
+BISECTIONS = 24
+
 
 class Power:
     """The energies and the power limit of one card."""
@@ -43,11 +46,17 @@ class Power:
             + main * self._chip["main_energy"]
         )
 
-    def limited(self, seconds: Array, joules: Array) -> tuple[Array, Array]:
-        """Time and dynamic energy of kernels that follow each other until power and clocks have settled.
+    def clock(self, stalled: Array, seconds: Array, joules: Array) -> Array:
+        """The share f of the full clock at which static and dynamic power fit under the limit.
 
-        At the limit the clock falls to the share f at which static and dynamic power fit under it. Dynamic power goes
-        with f x V^2, and the voltage with f: f^3 = spare / demanded, energy goes with f^2 (Horowitz, ISSCC 2014).
+        At full clocks kernels take ``seconds``, of which main memory, whose clock is its own, keeps them ``stalled``;
+        at f they take stalled + (seconds - stalled) / f. Voltage goes with the clock, so energy goes with f^2
+        (Horowitz, ISSCC 2014): f solves joules f^2 = spare (stalled + (seconds - stalled) / f), by bisection.
         """
-        stretch = np.cbrt(np.maximum(1.0, joules / (seconds * self._spare)))
-        return seconds * stretch, joules / stretch**2
+        low, high = np.full_like(joules, LOWEST_CLOCK), np.ones_like(joules)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            over = joules * middle**2 > self._spare * (stalled + (seconds - stalled) / middle)
+            low, high = np.where(over, low, middle), np.where(over, middle, high)
+        fits = joules <= self._spare * seconds
+        return np.where(fits, 1.0, low)

@@ -6,6 +6,7 @@ from math import ceil, log2
 
 from hwsim.devices.gpu.blocks import UNIT_THREADS, Blocks, grid, spread
 from hwsim.devices.gpu.chip import LANES
+from hwsim.devices.gpu.envelope import enveloped
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.stream import OPERAND
 from hwsim.dtypes import dtype
@@ -188,7 +189,7 @@ def single_scan(cols: int) -> Blocks:
     return grid(blocks, 128, instructions=instructions, cache_waits=behind, cycles=MEETING, launches=2.0)
 
 
-SOFTMAX = Family(softmax, spread)
+SOFTMAX = enveloped(softmax, "cols")
 NORM = Family(norm, spread)
-REDUCTION = Family(reduce, spread)
-SCAN = Family(scan, spread)
+REDUCTION = enveloped(reduce, "cols")
+SCAN = enveloped(scan, "rows")

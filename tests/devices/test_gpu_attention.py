@@ -18,7 +18,7 @@ from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel
 from hwsim.testing import roofline_seconds
 
-H200 = Gpu(load_device("nvidia-h200").card)
+H200 = Gpu(load_device("nvidia-h200", calibration=None).card)
 A100 = Gpu(load_device("nvidia-a100-80gb").card)
 DIMS = st.sampled_from([64, 80, 96, 128, 192, 256])
 STYLES = st.sampled_from([0.001, 0.05, 1.0])

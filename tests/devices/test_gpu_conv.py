@@ -13,7 +13,7 @@ from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel, Launch
 from hwsim.testing import roofline_seconds
 
-H200 = Gpu(load_device("nvidia-h200").card)
+H200 = Gpu(load_device("nvidia-h200", calibration=None).card)
 
 
 def convolution(launch: Launch = Launch.GRAPH, **changes: object) -> Kernel:

@@ -12,7 +12,7 @@ from hwsim.devices.gpu.outside import GRAPH_READ, GRAPH_WRITE, INLINE_BYTES
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Launch
 
-H200 = Gpu(load_device("nvidia-h200").card)
+H200 = Gpu(load_device("nvidia-h200", calibration=None).card)
 PCIE = 64e9
 EITHER = st.sampled_from(["copy_h2d_pinned", "copy_d2h_pinned"])
 
@@ -34,7 +34,7 @@ def test_small_copies_to_the_device_travel_with_the_command():
 
 def test_share_and_latency_of_the_link_are_constants():
     real = H200.with_constants({"link_share": 0.5, "link_latency": 5e-6})
-    assert seconds(real, "copy_d2h_pinned", 2**28, Launch.EAGER) == pytest.approx(2.5e-6 + 5e-6 + 2**29 / PCIE)
+    assert seconds(real, "copy_d2h_pinned", 2**28, Launch.EAGER) == pytest.approx(1.3e-6 + 5e-6 + 2**29 / PCIE)
 
 
 @given(op=EITHER, nbytes=st.integers(1, 2**30), launch=st.sampled_from(Launch))

@@ -14,7 +14,7 @@ from hwsim.devices.gpu.stream import shape
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Launch
 
-H200 = Gpu(load_device("nvidia-h200").card)
+H200 = Gpu(load_device("nvidia-h200", calibration=None).card)
 CARDS = [load_device(name) for name in ("nvidia-h200", "nvidia-a100-80gb", "nvidia-rtx-4090")]
 STATES = (None, Replay())
 FORMATS = st.sampled_from(["bf16", "fp16", "fp32"])
@@ -90,8 +90,8 @@ def test_more_blocks_take_no_less_time(numel, op, fmt, device):
 @settings(max_examples=40, deadline=None)
 @given(numel=NUMELS, op=st.sampled_from(["gelu", "add"]), fmt=FORMATS)
 def test_fewer_units_and_less_bandwidth_are_never_faster(numel, op, fmt):
-    slow = load_device("nvidia-h200", {"memories.hbm.bandwidth": "2.4 TB/s"})
-    small = load_device("nvidia-h200", {"compute.units": "66"})
+    slow = load_device("nvidia-h200", {"memories.hbm.bandwidth": "2.4 TB/s"}, calibration=None)
+    small = load_device("nvidia-h200", {"compute.units": "66"}, calibration=None)
     spec = {"op": op, "numel": numel, "dtype": fmt}
     for state in STATES:
         base = seconds(timed(H200, state), **spec)
@@ -100,7 +100,7 @@ def test_fewer_units_and_less_bandwidth_are_never_faster(numel, op, fmt):
 
 
 def test_half_the_bandwidth_matters_to_what_comes_from_main_memory_only():
-    slow = load_device("nvidia-h200", {"memories.hbm.bandwidth": "2.4 TB/s"})
+    slow = load_device("nvidia-h200", {"memories.hbm.bandwidth": "2.4 TB/s"}, calibration=None)
     large, small = ({"op": "add", "numel": size, "dtype": "bf16"} for size in (2**28, 2**20))
     assert seconds(timed(slow, Replay()), **large) > 1.8 * seconds(timed(H200, Replay()), **large)
     assert seconds(timed(slow, Replay()), **small) == seconds(timed(H200, Replay()), **small)
