@@ -24,11 +24,12 @@ RING: dict[str, Callable[[float, int], tuple[float, int]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Bytes that one rank sends over ``link``, and the time in s that it takes."""
+    """Bytes that one rank sends over ``link`` in ``steps``, and the time in s that it takes."""
 
     link: Link
     nbytes: float
     seconds: float
+    steps: int = 1
 
 
 def exchange(card: Card, kernel: Kernel) -> Exchange | None:
@@ -40,4 +41,4 @@ def exchange(card: Card, kernel: Kernel) -> Exchange | None:
         raise CardError(f"card '{card.name}' has no link to a peer or a switch for '{kernel.name}'")
     formula = lookup("collective", str(kernel.attrs.get("function", "")), RING)
     nbytes, steps = formula(kernel.read_bytes, kernel.size("ranks", 2))
-    return Exchange(link, nbytes, steps * link.latency + nbytes / link.bandwidth)
+    return Exchange(link, nbytes, steps * link.latency + nbytes / link.bandwidth, steps)

@@ -54,7 +54,7 @@ FUNCTIONS = {
     "all_gather": GATHER,
     "broadcast": GATHER,
     "reduce_scatter": Function(0.28, 0.68, 1.7, 0.14, 0.15, 2.2e7),
-    "all_to_all": Function(0.0, 0.9, 0.0, 0.28, 2.0, 2.5e6),
+    "all_to_all": Function(0.0, 0.9, 0.0, 0.28, 2.2, 2.0e6),
 }
 LOOP_BYTES = 1.8e8  # channels x ranks x chunks that are under way at once
 # Ranks that replay a graph meet anew in every collective; a queued launch finds the others waiting. Up to `FIRST_BYTES`
