@@ -34,10 +34,10 @@ LL, SIMPLE = Protocol(6.6e-6, 0.6e-6, 0.313), Protocol(8.4e-6, 3.4e-6, 0.8)
 
 class Function(NamedTuple):
     """What a function's kernels reach: shares of what a copy engine sends over the link by LL and by Simple, the start
-    of Simple in meetings, and shares of bytes that are not hidden: of the first loop, and of the first ``fill_bytes``.
+    of Simple in meetings, and shares of bytes that are not hidden: of the first loop, of the first ``fill_bytes``, and
+    of a rank's ``own`` part, which all_gather and reduce_scatter move through its memory besides.
 
-    From rows of two H100 under NCCL 2.28. all_gather and reduce_scatter also move a rank's own part through its memory;
-    all_to_all is point to point, in chunks that small operands make smaller.
+    From rows of two H100 under NCCL 2.28. all_to_all is point to point, in chunks that small operands make smaller.
     """
 
     ll: float
@@ -46,14 +46,15 @@ class Function(NamedTuple):
     unhidden: float
     fill: float = 0.0
     fill_bytes: float = 0.0
+    own: float = 0.0
 
 
-GATHER = Function(0.26, 0.71, 2.1, 0.1, 0.15, 2.2e7)
+GATHER = Function(0.26, 0.89, 2.1, 0.125, 0.19, 2.2e7, 0.253)
 FUNCTIONS = {
     "all_reduce": Function(0.37, 0.845, 2.33, 0.13),
     "all_gather": GATHER,
     "broadcast": GATHER,
-    "reduce_scatter": Function(0.28, 0.68, 1.7, 0.14, 0.15, 2.2e7),
+    "reduce_scatter": Function(0.28, 0.89, 1.7, 0.18, 0.2, 2.2e7, 0.31),
     "all_to_all": Function(0.0, 0.9, 0.0, 0.28, 2.2, 2.0e6),
 }
 LOOP_BYTES = 1.8e8  # channels x ranks x chunks that are under way at once
@@ -65,11 +66,11 @@ FIRST_BYTES, QUEUED_FIRST, REPEATED_FIRST = 3e3, 0.19, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One collective: its function, what it sends over the link, and how it is launched."""
+    """One collective: its function, what a rank sends over the link, how many ranks there are, how it is launched."""
 
     function: str
     exchange: Exchange
-    steps: int
+    ranks: int
     launch: Launch
 
     def seconds(self, chip: Chip) -> float:
@@ -93,19 +94,22 @@ class Sending:
         start = meetings * chip["peer_latency"] + self._more(protocol)
         if protocol is LL:
             return start + nbytes / (bandwidth * function.ll)
-        unhidden = function.unhidden * min(nbytes, LOOP_BYTES) + function.fill * min(nbytes, function.fill_bytes)
+        others = self.ranks - 1
+        unhidden = function.unhidden * min(nbytes, LOOP_BYTES) + function.own * nbytes / others
+        unhidden += function.fill * min(nbytes, function.fill_bytes) / others
         return start + (nbytes + unhidden) / (bandwidth * function.simple)
 
     def estimate(self, protocol: Protocol) -> float:
         """NCCL's estimate of its time by a protocol in s."""
         sending = self.exchange.nbytes / (self.exchange.link.bandwidth * protocol.share)
-        return protocol.start + self.steps * protocol.step + sending
+        return protocol.start + self.exchange.steps * protocol.step + sending
 
     def _more(self, protocol: Protocol) -> float:
-        """The time of steps beyond those of two ranks, which the starts contain."""
-        return max(0, self.steps - (2 if self.function == "all_reduce" else 1)) * protocol.step
+        """The time of steps beyond those of two ranks, which the starts contain; all_to_all sends to all at once."""
+        contained = {"all_reduce": 2, "all_to_all": self.exchange.steps}.get(self.function, 1)
+        return max(0, self.exchange.steps - contained) * protocol.step
 
 
 def sending(kernel: Kernel, exchange: Exchange) -> Sending:
     """The sending of one collective kernel."""
-    return Sending(str(kernel.attrs.get("function")), exchange, exchange.steps, kernel.launch)
+    return Sending(str(kernel.attrs.get("function")), exchange, kernel.size("ranks", 2), kernel.launch)

@@ -242,10 +242,9 @@ def piped(x: Recurrence, load: Load, chip: Chip) -> Timing:
 def stepped(x: Recurrence, load: Load, chip: Chip) -> Timing:
     """A grid of programs that hold the state: all read theirs before they write it."""
     written = load.write / chip["cache_write_share"]
-    idle = (load.read + written) / x.streams - load.read
-    sizes = grid(1.0, 1.0)._replace(
-        blocks=x.blocks, threads=x.threads, instructions=x.instructions, source_waits=STATE_WAITS, cycles=x.cycles,
-        cache_waits=x.cache_waits, launches=x.launches, idle=idle,
+    sizes = grid(1.0, 1.0, source_waits=STATE_WAITS)._replace(
+        blocks=x.blocks, threads=x.threads, instructions=x.instructions, cycles=x.cycles, cache_waits=x.cache_waits,
+        launches=x.launches, idle=(load.read + written) / x.streams - load.read,
     )  # fmt: skip
     rough = load._replace(main_read=load.main_read / x.streams, main_write=load.main_write / x.streams)
     return spread(Blocks(*(np.zeros_like(x.blocks) + size for size in sizes)), rough, chip)
