@@ -4,26 +4,80 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import date
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
+from hwsim.calibrating import Share, calibrate
+from hwsim.calibration import write_calibration
+from hwsim.card import read_card
 from hwsim.devices import probe
+from hwsim.devices.cpu import Cpu
+from hwsim.devices.cpu.bench import measure_kernels
+from hwsim.devices.cpu.constants import CONSTANTS, TYPICAL
+from hwsim.measurements import Measurements
 
-FILE = "cpu-local.yaml"
+FILE, CALIBRATION_FILE = "cpu-local.yaml", "cpu-local-calibration.yaml"
 WATTS_PER_CORE = 5.0  # of server cores under load, of which a fifth at rest
+RUNTIME_NODE_S = 2e-6
+KERNEL_SECONDS = 25.0  # of torch's kernels, after some ten seconds of probes
 
 
 def card_text() -> str:
-    """The card of this machine as YAML; measures for some seconds where there is none yet."""
+    """The card of this machine as YAML; measures for half a minute where there is none yet."""
     file = cache_folder() / FILE
     if not file.exists():
+        _say("cpu-local: measuring this machine, once, for about 40 s (best while it is idle)")
         text = measured_card()
+        calibration = _calibrated(text)
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(text)
-        fresh.replace(file)  # at once, so that no other process reads half a card
+        _store(file.with_name(CALIBRATION_FILE), calibration)
+        _store(file, text)
+        _say(f"cpu-local: kept in {file.parent}")
     return file.read_text()
+
+
+def calibration_file() -> Path | None:
+    """The constants fitted to torch's kernels on this machine; None where they were not measured."""
+    card_text()
+    file = cache_folder() / CALIBRATION_FILE
+    return file if file.exists() else None
+
+
+def _store(file: Path, text: str) -> None:
+    """Write at once, so that no other process reads half a file; nothing where there is nothing to write."""
+    if not text:
+        return
+    fresh = file.with_suffix(f".{os.getpid()}")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _calibrated(text: str) -> str:
+    """The calibration that suits torch's kernels here, as YAML; empty where torch is not installed."""
+    lacking = [name for name in ("torch", "scipy") if find_spec(name) is None]
+    if lacking:
+        _say(f"cpu-local: without {' and '.join(lacking)} the constants of kernels stay typical ones")
+        return ""
+    card = read_card(text, lambda family: Cpu.parameters)
+    caches = [memory.capacity for memory in card.memories if memory.kind == "cache"]
+    _say(f"cpu-local: timing torch's kernels for {KERNEL_SECONDS:.0f} s")
+    rows = measure_kernels(KERNEL_SECONDS, max(caches, default=float(1 << 25)))
+    header = (f"device: {card.title}", f"versions: torch {version('torch')}", f"date: {date.today()}")
+    measured = Measurements("cpu-local", header, rows)
+    calibration = calibrate(Cpu(card), [Share(measured, 1)], progress=lambda line: _say(f"cpu-local: {line}"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CALIBRATION_FILE
+        write_calibration(calibration, path)
+        return path.read_text()
 
 
 def cache_folder() -> Path:
@@ -75,14 +129,16 @@ def _model() -> str:
 def _compute(count: int) -> Iterator[str]:
     fp32, fp64 = probe.matmul_rate("float32"), probe.matmul_rate("float64")
     rates = {"fp32": (fp32, "measured", ""), "fp64": (fp64, "measured", "")}
-    rates |= dict.fromkeys(("bf16", "fp16"), (fp32 / 2, "assumed", "half of fp32 for the conversions"))
+    rates |= dict.fromkeys(("bf16", "fp16"), (fp32, "assumed", "as fp32, after conversion"))
+    rates |= {"int8": (fp32, "assumed", "as fp32")}
     yield "compute:"
     yield f"  units: {_figure(count, '', note='cores of this process')}"
     for unit in ("matmul", "vector"):
         yield f"  {unit}:"
         for name, (rate, mark, note) in rates.items():
             shown = note if unit == "matmul" else "as matmul: the same units"
-            yield f"    {name}: {_figure(rate, 'FLOP/s', mark if unit == 'matmul' else 'derived', shown)}"
+            if unit == "matmul" or name != "int8":
+                yield f"    {name}: {_figure(rate, 'FLOP/s', mark if unit == 'matmul' else 'derived', shown)}"
     yield f"  special: {_figure(probe.special_rate(), 'OP/s', note='exponentials')}"
 
 
@@ -117,7 +173,10 @@ def _memory(name: str, kind: str, nbytes: float, moved: probe.Stream, latency: f
 def _parameters() -> Iterator[str]:
     in_flight = probe.one_core_bandwidth() * probe.latency(probe.TOO_LARGE)
     yield f"  simd_width: {_figure(32, 'B', 'assumed', 'AVX2; NEON has 16, AVX-512 64')}"
-    yield f"  thread_start: {_figure(probe.thread_start(), 's', note='a task to every thread of a pool and back')}"
-    yield f"  op_overhead: {_figure(probe.op_overhead(), 's', note='a numpy call on one element')}"
     note = "bandwidth of one core times latency"
     yield f"  max_bytes_in_flight_per_unit: {_figure(in_flight, 'B', 'derived', note)}"
+    yield f"  module_overhead: {_figure(probe.module_overhead(), 's', note='a layer of torch around its op')}"
+    yield f"  runtime_overhead: {_figure(RUNTIME_NODE_S, 's', 'assumed', 'a node of ONNX Runtime')}"
+    for name, value in TYPICAL.items():
+        unit = CONSTANTS[name].unit
+        yield f"  {name}: {_figure(value, '' if unit == '1' else unit, 'assumed', 'typical of a server core')}"

@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 TRY_S = 0.15  # least time of one measurement
+STREAM_TRY_S = 0.7  # of a bandwidth, which others on the machine draw from too
 HOPS = 200_000
 TOO_LARGE = 1 << 28  # bytes that no cache holds
 
@@ -71,7 +74,7 @@ def best_seconds(call: Callable[[], object], least: float = TRY_S) -> float:
     return best
 
 
-def matmul_rate(fmt: str, side: int = 1024) -> float:
+def matmul_rate(fmt: str, side: int = 768) -> float:
     """FLOP/s of a square matrix product on all cores."""
     a = np.ones((side, side), fmt)
     out = np.empty_like(a)
@@ -91,30 +94,48 @@ def special_rate() -> float:
 
 
 def stream(nbytes: int) -> Stream:
-    """Bandwidth of a working set of ``nbytes`` per core: dot products read it, filling writes it."""
-    repeats = max(1, (1 << 24) // nbytes)
+    """Bandwidth of a working set of ``nbytes`` per core: sums read it, filling writes it."""
+    read, write = _stream_loops()
+    repeats = max(1, (1 << 26) // nbytes)
     arrays = [np.ones(nbytes // 4, np.float32) for _ in range(cores())]
-
-    def read(array: np.ndarray) -> None:
-        for _ in range(repeats):
-            array.dot(array)
-
-    def write(array: np.ndarray) -> None:
-        for _ in range(repeats):
-            array.fill(1)
-
     moved = repeats * sum(array.nbytes for array in arrays)
     with ThreadPoolExecutor(cores()) as pool:
-        return Stream(
-            moved / best_seconds(lambda: list(pool.map(read, arrays))),
-            moved / best_seconds(lambda: list(pool.map(write, arrays))),
-        )
+
+        def on_all(loop: Callable[[np.ndarray, int], object]) -> float:
+            return best_seconds(lambda: list(pool.map(loop, arrays, [repeats] * len(arrays))), STREAM_TRY_S)
+
+        return Stream(moved / on_all(read), moved / on_all(write))
+
+
+@cache
+def _stream_loops() -> tuple[Callable[[np.ndarray, int], object], Callable[[np.ndarray, int], object]]:
+    """Compiled loops over an array, repeated, that hold no lock."""
+    from numba import njit
+
+    @njit(nogil=True, fastmath=True)
+    def read(array: np.ndarray, repeats: int) -> None:
+        for _ in range(repeats):
+            total = np.float32(0.0)
+            for i in range(array.size):
+                total += array[i]
+            array[0] = total  # so that no repetition is left out
+
+    @njit(nogil=True, fastmath=True)
+    def write(array: np.ndarray, repeats: int) -> None:
+        for turn in range(repeats):
+            for i in range(array.size):
+                array[i] = turn
+
+    for loop in (read, write):
+        loop(np.ones(16, np.float32), 1)
+    return read, write
 
 
 def one_core_bandwidth() -> float:
     """B/s that one core reads from main memory."""
+    read, _ = _stream_loops()
     array = np.ones(TOO_LARGE // 4, np.float32)
-    return array.nbytes / best_seconds(lambda: np.maximum.reduce(array))
+    return array.nbytes / best_seconds(lambda: read(array, 1))
 
 
 def latency(nbytes: int) -> float:
@@ -137,22 +158,14 @@ def latency(nbytes: int) -> float:
     return best_seconds(lambda: walk(chain, HOPS)) / HOPS
 
 
-def thread_start() -> float:
-    """Seconds to hand a task to every core and to hear back, less those of doing it on one."""
-    with ThreadPoolExecutor(cores()) as pool:
-        list(pool.map(abs, range(cores())))
-        return best_seconds(lambda: list(pool.map(abs, range(cores()))))
+def module_overhead() -> float:
+    """Seconds of Python around the op of a layer of torch; 0 where torch is not installed."""
+    if find_spec("torch") is None:
+        return 0.0
+    import torch
 
-
-def op_overhead() -> float:
-    """Seconds of a numpy call that has next to nothing to do."""
-    x, count = np.ones(1, np.float32), 1000
-
-    def calls() -> None:
-        for _ in range(count):
-            np.add(x, x)
-
-    return best_seconds(calls) / count
+    layers, x, count = torch.nn.Sequential(*[torch.nn.Identity() for _ in range(100)]), torch.ones(1), 10
+    return best_seconds(lambda: [layers(x) for _ in range(count)]) / (100 * count)
 
 
 def _on_all_cores(task: Callable[[], None]) -> None:

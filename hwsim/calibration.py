@@ -7,19 +7,21 @@ own takes one of its generation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwsim.card import Calibrated, Card, Figure, Spread
 from hwsim.errors import CardError
-from hwsim.registry import data_files
+from hwsim.registry import data_files, load_plugin, plugins
 from hwsim.yamlfile import load_yaml, validate
+
+CALIBRATION_GROUP = "hwsim.calibrations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,10 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def find_calibration(card: Card) -> Calibration | None:
-    """The shipped calibration of ``card``, else the first of its generation, else None."""
+    """The calibration made on the spot or shipped for ``card``, else the first of its generation, else None."""
+    if card.name in plugins(CALIBRATION_GROUP):
+        made = cast("Callable[[], Path | None]", load_plugin(CALIBRATION_GROUP, card.name))()
+        return None if made is None else read_calibration(made)
     shipped = data_files("hwsim.devices", "calibrations")
     if card.name in shipped:
         return read_calibration(shipped[card.name])

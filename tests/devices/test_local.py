@@ -6,7 +6,15 @@ import pytest
 
 from hwsim.device import card_names, load_device
 from hwsim.devices import local, probe
+from hwsim.devices.cpu import bench
+from hwsim.measurements import Measurement
 from hwsim.testing import check_device
+
+# Two kernels as another machine would time them: 3 us a call, and 10 GB/s.
+ROWS = (
+    Measurement({"op": "add", "numel": 16, "dtype": "fp32"}, 3e-5, 3e-6, None),
+    Measurement({"op": "add", "numel": 10**6, "dtype": "fp32"}, 1.3e-3, 1.2e-3, None),
+)
 
 
 @pytest.fixture
@@ -18,8 +26,8 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "stream", lambda nbytes: probe.Stream(4e10 if nbytes < 1e6 else 1e10, 1e10))
     monkeypatch.setattr(probe, "latency", lambda nbytes: 1e-9 if nbytes < 1e6 else 1e-7)
     monkeypatch.setattr(probe, "one_core_bandwidth", lambda: 1e10)
-    monkeypatch.setattr(probe, "thread_start", lambda: 1e-5)
-    monkeypatch.setattr(probe, "op_overhead", lambda: 1e-6)
+    monkeypatch.setattr(probe, "module_overhead", lambda: 1e-6)
+    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache: ROWS)
     levels = (probe.CacheLevel(1, 32768, probe.cores()), probe.CacheLevel(3, 2**25, 1))
     monkeypatch.setattr(probe, "cache_levels", lambda: levels)
     return tmp_path
@@ -31,6 +39,22 @@ def test_the_card_is_a_sound_cpu(quick):
     assert device.card.matmul["fp32"] == 1e11
     assert device.card.figures["compute.matmul.fp32"].mark == "measured"
     assert check_device(device) == []
+
+
+def test_constants_are_fitted_to_kernels_of_the_machine(quick, capsys):
+    card = load_device("cpu-local").card
+    assert (quick / "hwsim" / "cpu-local-calibration.yaml").exists()
+    assert card.figures["parameters.op_overhead"].mark == "calibrated"
+    assert card.parameter("op_overhead") == pytest.approx(3e-6, rel=0.1)
+    assert "timing torch's kernels" in capsys.readouterr().err
+    assert load_device("cpu-local", calibration=None).card.figures["parameters.op_overhead"].mark == "assumed"
+
+
+def test_without_torch_constants_stay_typical(quick, monkeypatch, capsys):
+    monkeypatch.setattr(local, "find_spec", lambda name: None if name == "torch" else object())
+    card = load_device("cpu-local").card
+    assert card.figures["parameters.op_overhead"].mark == "assumed"
+    assert "without torch" in capsys.readouterr().err
 
 
 def test_it_is_measured_once(quick, monkeypatch):
@@ -54,6 +78,13 @@ def test_caches_are_read_from_the_kernels_files(tmp_path, monkeypatch):
             (folder / name).write_text(f"{value}\n")
     assert probe.cache_levels(tmp_path) == (probe.CacheLevel(1, 32768, 4), probe.CacheLevel(3, 2**23, 1))
     assert probe.cache_levels(tmp_path / "none") == ()
+
+
+def test_every_kernel_of_the_calibration_runs():
+    pytest.importorskip("torch")
+    for spec in bench.all_specs():
+        if spec.get("numel", 0) <= 2**16 and spec["op"] != "conv2d":
+            bench.build(spec)()
 
 
 @pytest.mark.slow
