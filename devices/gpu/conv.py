@@ -7,8 +7,7 @@ channels-last and back around the gathering kernel, each copy a launch of its ow
 A gathering kernel walks tiles of positions x filters in steps of one tap and a run of channels:
 
     seconds = start + max(walk + store, traffic)
-    walk    = max(waves x steps x max(flops of a step / rate, operands of a step / gathered bandwidth),
-                  resident waves x steps x latency of a step)
+    walk    = waves x steps x max(flops of a step / rate, operands of a step / gathered bandwidth)
 """
 
 from __future__ import annotations
@@ -43,16 +42,15 @@ ROWS, COLUMNS, CUT = (
     )
 )
 ON_UNITS = np.repeat([True, False], [4 * len(UNIT_TILES), 4 * len(LANE_TILES)])
-RESIDENT, LEAST_STEPS = 2.0, 16.0
-STEP_CYCLES = 150.0  # from the copy of a step's operands to its products, as far as stages do not hide it
+LEAST_STEPS = 16.0  # of a slice of k
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 PORT_BYTES = 64.0  # a clock between the cache and one unit
 # Runs of channels that are no multiple of 16 take smaller copies and more addresses; copied operands are padded.
-WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.5, 1.4
+WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.7, 1.4
 LANE_INDEXING = {"nchw": 0.65, "nhwc": 0.5}  # share of issue slots that addresses leave to fp32 products
 LEAST_BYTES = 2
 LEAST_CHANNELS = 8  # fewer are padded to these, in a launch of its own where channels lie last
-COPY_SHARE = 0.6  # of bandwidth, for copies that transpose through shared memory
+COPY_SHARE = 0.5  # of bandwidth, for copies that transpose through shared memory
 
 # Instructions of a lane per output and per tap of it: DepthwiseConv2d.cu (a thread an output, blocks of 1,024, four
 # divisions for its place) and cuDNN's by width, channels first or last; generic ones for other kernels than 1, 3 and 5.
@@ -207,10 +205,9 @@ def walked(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array, Array,
     products = 2 * ROWS * COLUMNS * depth * chip.units / (load.matmul_rate[:, None] * share) * slow
     loads = (ROWS + COLUMNS) * depth * element
     step = np.maximum(products, loads / (lane * chip["conv_share"]) * slow)
-    chain = np.ceil(waves / RESIDENT) * steps * STEP_CYCLES / chip.clock * slow
     store = waves * ROWS * COLUMNS * element / (lane * chip["store_share"])
     sums = chip["slice_latency"] + 2 * PARTIAL_BYTES * CUT * b * m * n / chip.cache_bandwidth
-    walk = np.maximum(waves * steps * step, chain) + store + np.where(CUT > 1, sums, 0.0)
+    walk = waves * steps * step + store + np.where(CUT > 1, sums, 0.0)
     allowed = ((lanes == 0) == ON_UNITS) & (cut >= CUT) & ((CUT == 1) | (steps >= LEAST_STEPS))
     best = np.argmin(np.where(allowed, walk, np.inf), axis=1)
     at = np.arange(len(best)), best
