@@ -177,7 +177,7 @@ class Gpu:
                 seconds, joules = settled, energy
         else:
             clock = np.ones_like(seconds)
-        throttled = (clock < THROTTLED) & (self.state is State.RUN)
+        throttled = np.where(self.state is State.RUN, clock < THROTTLED, False).astype(float)
         return Times(chip, batch, timing, seconds, stalled, throttled, joules, cached, served)
 
 

@@ -30,7 +30,9 @@ CONSTANTS: Mapping[str, Constant] = {
     ),
     "warp_share": Constant("1", 1.0, 0.2, 1.0, "that rate by warp instructions over that by warpgroup instructions"),
     "simt_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the lanes' rate in the main loop of a product"),
-    "store_share": Constant("1", 1.0, 0.02, 2.0, "bandwidth of a unit for storing tiles over that of its port"),
+    "store_share": Constant(
+        "1", 0.28, 0.02, 2.0, "bandwidth of a unit for storing tiles over that of its port", fixed=True
+    ),
     "matmul_overlap": Constant(
         "1", 0.25, 0.001, 1.0, "share of the shorter of work and traffic that adds to the longer", fixed=True
     ),

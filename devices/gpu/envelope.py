@@ -29,30 +29,37 @@ class Variants(tuple[Array, ...]):
         return super().__new__(cls, values)
 
 
-def enveloped(shape: Callable[[Kernel], Blocks], size: str) -> Family:
-    """The family of ``shape`` in which no kernel takes longer than one that is larger in ``size``."""
+def enveloped(shape: Callable[[Kernel], Blocks], size: str, writes: bool = True) -> Family:
+    """The family of ``shape`` in which no kernel takes longer than one that is larger in ``size``; ``writes``: results
+    grow with it as operands do."""
 
     def variants(kernel: Kernel) -> Variants:
         own = kernel.size(size, 1)
         grown = [replace(kernel, attrs={**kernel.attrs, size: factor * own}) for factor in FACTORS]
         return Variants(*(value for one in (kernel, *grown) for value in shape(one)))
 
-    return Family(variants, _timing)
+    def timing(x: Variants, load: Load, chip: Chip) -> Timing:
+        own, *others = (Blocks(*x[start : start + FIELDS]) for start in range(0, len(x), FIELDS))
+        best = spread(own, load, chip)
+        for factor, other in zip(FACTORS, others, strict=True):
+            best = _shorter(best, spread(other, _larger(load, factor, writes), chip), chip)
+        return best
+
+    return Family(variants, timing)
 
 
-def _timing(x: Variants, load: Load, chip: Chip) -> Timing:
-    own, *others = (Blocks(*x[start : start + FIELDS]) for start in range(0, len(x), FIELDS))
-    timing = spread(own, load, chip)
-    seconds = timing.seconds + timing.launches * chip["graph_launch_latency"]
-    for factor, other in zip(FACTORS, others, strict=True):
-        larger = spread(other, _larger(load, factor), chip)
-        seconds = np.minimum(seconds, larger.seconds + larger.launches * chip["graph_launch_latency"])
-    least = seconds - timing.launches * chip["graph_launch_latency"]
-    busy = {name: np.minimum(values, least) for name, values in timing.busy.items()}
-    return replace(timing, seconds=least, busy=busy)
+def _shorter(own: Timing, larger: Timing, chip: Chip) -> Timing:
+    """``own`` with the time and launches of ``larger`` where that takes less, launches included."""
+    launch = chip["graph_launch_latency"]
+    less = larger.seconds + larger.launches * launch < own.seconds + own.launches * launch
+    seconds = np.where(less, larger.seconds, own.seconds)
+    busy = {name: np.minimum(values, seconds) for name, values in own.busy.items()}
+    return replace(own, seconds=seconds, launches=np.where(less, larger.launches, own.launches), busy=busy)
 
 
-def _larger(load: Load, factor: float) -> Load:
+def _larger(load: Load, factor: float, writes: bool) -> Load:
     """The load of kernels larger by ``factor``."""
-    amounts = {"matmul", "vector", "special", "read", "write", "main_read", "main_write", "evicted"}
+    amounts = {"matmul", "vector", "special", "read", "main_read", "evicted"} | (
+        {"write", "main_write"} if writes else set()
+    )
     return load._replace(**{name: factor * getattr(load, name) for name in amounts})

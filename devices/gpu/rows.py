@@ -191,5 +191,5 @@ def single_scan(cols: int) -> Blocks:
 
 SOFTMAX = enveloped(softmax, "cols")
 NORM = Family(norm, spread)
-REDUCTION = enveloped(reduce, "cols")
+REDUCTION = enveloped(reduce, "cols", writes=False)
 SCAN = enveloped(scan, "rows")

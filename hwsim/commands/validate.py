@@ -28,7 +28,7 @@ def validate(
     ],
     device: options.Device,
     calibration: options.Calibration = "auto",
-    residual: Annotated[bool, typer.Option(help="Also learn a correction from the fitted rows.")] = False,
+    residual: Annotated[bool, typer.Option("--residual", help="Also learn a correction from the fitted rows.")] = False,
     threshold: Annotated[
         float | None, typer.Option(min=0, help="Exit with 1 if a family's MAPE in seconds is above (0.1: 10 %).")
     ] = None,
