@@ -218,8 +218,10 @@ def pieces(kernel: Kernel, simd_width: float) -> float:
     if kernel.kind is Kind.CONV:
         return max(1, ceil(kernel.write_bytes / simd_width))
     elements = max(kernel.read_bytes, kernel.write_bytes) / dtype(kernel.work.dtype).bytes_for(1)
+    if kernel.kind in (Kind.GATHER, Kind.SCATTER):
+        return max(1.0, PICK_ELEMENTS * kernel.size("picks") / GRAIN)
     if kernel.kind not in ROW_KINDS:
-        return max(1.0, (elements + PICK_ELEMENTS * kernel.size("picks")) / GRAIN)
+        return max(1.0, elements / GRAIN)
     rows = kernel.size("rows", 1)
     return max(1.0, min(rows, (elements + ROW_ELEMENTS * rows) / GRAIN))
 
