@@ -61,6 +61,8 @@ def calibrate(
             name for name, constant in device.constants.items() if constant.energy is energy and not constant.fixed
         ]
         start = {**_start(device), **{name: known.value for name, known in values.items()}}
+        if energy:  # a like device's are no better a start than the card's own figures
+            start |= {name: device.constants[name].neutral for name in names}
         told = informed(samples, names, start) if samples else []
         progress(f"{quantity}: {len(told)} constants from {sum(len(s.measured) for s in samples)} values")
         values |= fit(samples, told, start) if told else {}

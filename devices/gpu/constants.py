@@ -39,9 +39,9 @@ CONSTANTS: Mapping[str, Constant] = {
     "keep": Constant("1", 1.0, 0.05, 1.5, "footprint over capacity from which a replayed kernel misses the cache"),
     "keep_ramp": Constant("1", 0.58, 0.05, 2.0, "growth of that ratio over which all comes to be missed", fixed=True),
     "matmul_energy": Constant("1", 1.0, 0.3, 8.0, "energy of matrix work over the card's figure", energy=True),
-    "cache_energy": Constant("1", 1.0, 0.02, 5.0, "energy of the cache's bytes over the card's figure", energy=True),
+    "cache_energy": Constant("1", 1.0, 0.1, 1.3, "energy of the cache's bytes over the card's figure", energy=True),
     "main_energy": Constant(
-        "1", 1.0, 0.3, 5.0, "energy of the main memory's bytes over the card's figure", energy=True
+        "1", 1.0, 0.3, 2.0, "energy of the main memory's bytes over the card's figure", energy=True, fixed=True
     ),
     "lane_energy": Constant(
         "1", 0.5, 0.05, 3.0, "energy of a lane's instruction over that of an FMA by the card", energy=True
