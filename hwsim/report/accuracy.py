@@ -56,7 +56,7 @@ def _introduction(measurements: Sequence[Measurements], card: Card) -> list[str]
         "MAPE is the mean of |predicted/measured - 1|. `cold`: caches flushed, one launch; `warm`: replayed back to",
         "back in a CUDA graph; `eager`, `graph`, `compile`: whole models. `inside 90 %`: rows within their interval.",
         "",
-        f"Made by `hwsim validate {names} --device {card.name} --write docs/accuracy.md`.",
+        f"Made by `hwsim validate {names} --device {card.name} --residual --write PAGE.md`.",
     ]
 
 
