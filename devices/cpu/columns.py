@@ -32,23 +32,34 @@ ROW_ELEMENTS, PICK_ELEMENTS = 512, 4096  # that a row's own work is worth, and a
 RMS_CALLS, RMS_KERNELS, RMS_PASSES = 8.0, 3.0, 9.0
 # F.linear: the transposed view of the weight, the product, and the library's choice of a kernel; attention checks its
 # operands, picks a backend, takes views and plans its scratch; a look-up and a norm make views and scratch too.
-OP_CALLS: Mapping[Kind, float] = {Kind.MATMUL: 3.0, Kind.ATTENTION: 8.0, Kind.GATHER: 2.0, Kind.NORM: 2.0}
+OP_CALLS: Mapping[Kind, float] = {
+    Kind.MATMUL: 3.0,
+    Kind.ATTENTION: 8.0,
+    **dict.fromkeys((Kind.GATHER, Kind.NORM, Kind.SOFTMAX), 2.0),
+    Kind.REDUCE: 1.5,
+    Kind.COPY: 0.7,
+}
 # Code and tables that a call touches, in those of an elementwise loop: reductions choose among loops, gathers look
 # their rows up, products go through a library.
 COLD_CODE: Mapping[Kind, float] = {
     **dict.fromkeys((Kind.SOFTMAX, Kind.NORM, Kind.REDUCE), 1.5),
     **dict.fromkeys((Kind.GATHER, Kind.SCATTER, *PRODUCTS), 3.0),
 }
-# Rows' worth of work: the moments of a norm's row are merged across lanes; a row looked up starts in another page.
-NORM_STEPS, GATHER_STEPS = 4.0, 3.0
+# Rows' worth of work: moments of a norm's row and the sum of a softmax's are merged across lanes; a row looked up
+# starts in another page.
+NORM_STEPS, GATHER_STEPS = 4.0, 2.0
 # ATen/native/cpu/FlashAttentionKernel.cpp: keys that a block of queries meets at a time; the queries of a block by
 # their number; each block makes two calls of a product and goes over its scores between them.
 KEY_BLOCK, QUERY_BLOCKS = 512, ((768, 256), (192, 64), (0, 32))
-BLOCK_CALLS, VECTOR_BLOCK_CALLS = 3.5, 1.0
-# Elements of bf16 that are converted in the time of one of fp16, which takes an instruction of its own.
-FP16_CONVERSIONS = 1.75
+BLOCK_CALLS, VECTOR_BLOCK_CALLS = 3.0, 1.0
+# Conversions of bf16 that take as long as one of fp16, which is no shift; and as one in the products of a lone query.
+FP16_CONVERSIONS, VECTOR_CONVERSIONS = 2.1, 1.35
 # Steps of a scalar loop that copies one element: its load and its store, each with an address of its own.
 STRIDED_STEPS = 2.0
+SCAN_STEPS = 0.9  # of an element of a running sum, which waits for the one before
+# Steps of a multiplication in convolutions that oneDNN has no vector kernel for, where it must emulate 16-bit formats:
+# depthwise ones, and those of channels-first images.
+DEPTHWISE_STEPS, PLANAR_STEPS = 6.0, 2.0
 # Vector operations that widen or narrow an element of a 16-bit format.
 CONVERSION = 1.0
 # glibc's mallopt(3): above M_MMAP_THRESHOLD, which grows to 32 MiB at most, memory goes back to the kernel when freed.
@@ -78,6 +89,7 @@ class Row(NamedTuple):
     results: Array
     converted: Array
     scalar: Array
+    reference: Array
     rows: Array
     blocks: Array
     fresh: Array
@@ -116,7 +128,7 @@ def _vector(kernel: Kernel, share: float, rates: Rates) -> float:
     narrow = fmt.kind in ("float", "block") and fmt.bits < WIDE.bits
     flops = share * kernel.work.vector_flops
     if narrow and flops and kernel.kind not in PRODUCTS:
-        flops += CONVERSION * kernel.nbytes / fmt.bytes_for(1)
+        flops += CONVERSION * passes(kernel, kernel.launch is Launch.GRAPH) * kernel.nbytes / fmt.bytes_for(1)
     return rates.vector(WIDE.name if narrow else fmt.name).seconds(flops) if flops else 0.0
 
 
@@ -131,9 +143,9 @@ def _steps(kernel: Kernel, runtime: bool) -> Mapping[str, float]:
     if kernel.kind in PRODUCTS:
         return _product_steps(kernel, runtime)
     if kernel.kind is Kind.SCAN:
-        return {"scalar": float(size("rows", 1) * size("cols", 1)), "rows": float(size("rows", 1))}
+        return {"scalar": SCAN_STEPS * float(size("rows", 1) * size("cols", 1)), "rows": float(size("rows", 1))}
     if kernel.kind in ROW_KINDS:
-        each = NORM_STEPS if kernel.kind is Kind.NORM else 1.0
+        each = NORM_STEPS if kernel.kind in (Kind.NORM, Kind.SOFTMAX) else 1.0
         return {} if kernel.attrs.get("function") in POOLS else {"rows": each * size("rows", 1)}
     if kernel.kind in (Kind.GATHER, Kind.SCATTER):
         return {"rows": GATHER_STEPS * size("picks", 1)}
@@ -156,9 +168,18 @@ def _product_steps(kernel: Kernel, runtime: bool) -> Mapping[str, float]:
     if kernel.kind is Kind.CONV:
         weights = read - float(kernel.size("batch", 1)) * _inputs(kernel)
         moved = read + written if kernel.attrs.get("layout") == "nchw" else max(0.0, weights)
-        return {**steps, "conv": 1.0, "packed": 0.0 if runtime else moved}
+        reference = 0.0 if runtime else steps["narrow"] * _reference_steps(kernel)
+        return {**steps, "conv": 1.0, "packed": 0.0 if runtime else moved, "reference": reference}
     vector = min(kernel.size("m", 1), kernel.size("n", 1)) == 1
-    return {**steps, "packed": 0.0 if runtime or vector else read, "results": 0.0 if runtime or vector else written}
+    packs = not (runtime or vector or steps["narrow"] or steps["int8"])
+    return {**steps, "packed": read if packs else 0.0, "results": 0.0 if runtime or vector else written}
+
+
+def _reference_steps(kernel: Kernel) -> float:
+    """Steps of a convolution without a vector kernel."""
+    depthwise = 1 < kernel.size("groups", 1) == kernel.size("out_channels", 1)
+    each = DEPTHWISE_STEPS if depthwise else PLANAR_STEPS if kernel.attrs.get("layout") == "nchw" else 0.0
+    return each * kernel.work.matmul_flops / 2.0
 
 
 def _attention_steps(kernel: Kernel, runtime: bool) -> Mapping[str, float]:
@@ -170,7 +191,7 @@ def _attention_steps(kernel: Kernel, runtime: bool) -> Mapping[str, float]:
     expanded = 2.0 * groups * keys * dim if kernel.size("kv_heads", heads) < heads else 0.0
     narrow = fmt.bits < WIDE.bits and fmt.kind != "int"
     each = FP16_CONVERSIONS if fmt.name == "fp16" else float(narrow)
-    calls = BLOCK_CALLS if queries > 1 else VECTOR_BLOCK_CALLS
+    calls, each = (BLOCK_CALLS, each) if queries > 1 else (VECTOR_BLOCK_CALLS, VECTOR_CONVERSIONS * each)
     return {
         "attention": 1.0,
         "converted": each * groups * dim * 2.0 * (queries + blocks * keys),

@@ -71,7 +71,7 @@ def calculation(row: Row, missed: Array, machine: Machine) -> Mapping[str, Array
         row.packed * machine["pack_time"] * (1.0 + PACK_MISS * missed)
         + row.results * machine["result_time"] / emulated
         + row.converted * machine["convert_time"]
-        + row.scalar * machine["scalar_time"]
+        + (row.scalar + row.reference * (1.0 - machine["narrow_share"])) * machine["scalar_time"]
         + row.rows * machine["row_time"]
         + row.blocks * machine["op_overhead"]
     )

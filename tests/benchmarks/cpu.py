@@ -1,4 +1,6 @@
-"""How far `cpu-local` is from this machine: `python tests/benchmarks/cpu.py [--fresh] [--seconds 150] [--rows FILE]`.
+"""How far `cpu-local` is from this machine.
+
+    python tests/benchmarks/cpu.py [--fresh] [--seconds 150] [--seed 0] [--rows FILE]
 
 Times kernels that the calibration has not seen and three whole models, each in eager torch and in ONNX Runtime, then
 predicts them and prints both tables. Exit code 1 where a median error is above 20 %. Let the machine be idle.
@@ -42,11 +44,11 @@ MOST_ERROR = 0.2
 Call = Callable[[], object]
 
 
-def drawn() -> Iterator[dict[str, Any]]:
+def drawn(seed: int) -> Iterator[dict[str, Any]]:
     """Kernels that the calibration has not seen."""
     seen = {json.dumps(dict(spec), sort_keys=True) for spec in bench.all_specs()}
     for op, family in kernel_families(CPU).items():
-        draw = Draw(f"acceptance/{op}", CPU)
+        draw = Draw(f"acceptance {seed}/{op}", CPU)
         draw.limits = LIMITS
         specs = family.specs(draw)
         for _ in range(DRAWS * family.weight):
@@ -55,9 +57,9 @@ def drawn() -> Iterator[dict[str, Any]]:
                 yield spec
 
 
-def time_kernels(seconds: float) -> list[Measurement]:
+def time_kernels(seconds: float, seed: int) -> list[Measurement]:
     """Every drawn kernel cold and warm, in rounds over groups that fit in memory."""
-    families, specs = kernel_families(CPU), list(drawn())
+    families, specs = kernel_families(CPU), list(drawn(seed))
     groups = [specs[start::8] for start in range(8)]
     rows = []
     for group in groups:
@@ -147,13 +149,13 @@ def model_table(rows: list[Measurement], device: Device) -> float:
     return float(np.median(errors))
 
 
-def measured(seconds: float, kept: Path | None) -> tuple[list[Measurement], list[Measurement]]:
+def measured(seconds: float, seed: int, kept: Path | None) -> tuple[list[Measurement], list[Measurement]]:
     """Kernels and models timed, or read from the file that keeps them."""
     if kept is not None and kept.exists():
         rows = [Measurement(*json.loads(line)) for line in kept.read_text().splitlines()]
         return [r for r in rows if r.op != "model"], [r for r in rows if r.op == "model"]
     with torch.inference_mode():
-        kernels, models = time_kernels(seconds), time_models()
+        kernels, models = time_kernels(seconds, seed), time_models()
     if kept is not None:
         lines = [json.dumps([dict(r.spec), r.seconds_cold, r.seconds_warm, None]) for r in kernels + models]
         kept.write_text("\n".join(lines) + "\n")
@@ -165,6 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--fresh", action="store_true", help="measure the card anew, elsewhere than the cached one")
     parser.add_argument("--seconds", type=float, default=150.0, help="for the kernels (default: 150)")
+    parser.add_argument("--seed", type=int, default=0, help="of the shapes (default: 0)")
     parser.add_argument("--rows", type=Path, help="file of the timings")
     given = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f} on {torch.get_num_threads()} threads", file=sys.stderr)
@@ -174,7 +177,7 @@ def main() -> int:
         start = time.perf_counter()
         device = load_device("cpu-local")
         print(f"card loaded in {time.perf_counter() - start:.1f} s")
-        kernels, models = measured(given.seconds, given.rows)
+        kernels, models = measured(given.seconds, given.seed, given.rows)
         worst = max(kernel_table(kernels, device), model_table(models, device))
     return int(worst > MOST_ERROR)
 
