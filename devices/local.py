@@ -31,9 +31,14 @@ def card_text() -> str:
     """The card of this machine as YAML; measures for half a minute where there is none yet."""
     file = cache_folder() / FILE
     if not file.exists():
-        _say("cpu-local: measuring this machine, once, for about 40 s (best while it is idle)")
-        text = measured_card()
-        calibration = _calibrated(text)
+        _say("cpu-local: measuring this machine, once, for about 40 s")
+        busy = busy_elsewhere()
+        if busy:
+            _say(
+                "cpu-local: other work keeps it busy: figures are of one core, and rough; measure again when it is idle"
+            )
+        text = measured_card(busy)
+        calibration = _calibrated(text, busy)
         file.parent.mkdir(parents=True, exist_ok=True)
         _store(file.with_name(CALIBRATION_FILE), calibration)
         _store(file, text)
@@ -46,6 +51,11 @@ def calibration_file() -> Path | None:
     card_text()
     file = cache_folder() / CALIBRATION_FILE
     return file if file.exists() else None
+
+
+def busy_elsewhere() -> bool:
+    """Whether other work has lately kept some core busy."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
 
 
 def _store(file: Path, text: str) -> None:
@@ -61,7 +71,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _calibrated(text: str) -> str:
+def _calibrated(text: str, busy: bool) -> str:
     """The calibration that suits torch's kernels here, as YAML; empty where torch is not installed."""
     lacking = [name for name in ("torch", "scipy") if find_spec(name) is None]
     if lacking:
@@ -70,10 +80,11 @@ def _calibrated(text: str) -> str:
     card = read_card(text, lambda family: Cpu.parameters)
     caches = [memory.capacity for memory in card.memories if memory.kind == "cache"]
     _say(f"cpu-local: timing torch's kernels for {KERNEL_SECONDS:.0f} s")
-    rows = measure_kernels(KERNEL_SECONDS, max(caches, default=float(1 << 25)))
+    rows = measure_kernels(KERNEL_SECONDS, max(caches, default=float(1 << 25)), alone=busy)
     header = (f"device: {card.title}", f"versions: torch {version('torch')}", f"date: {date.today()}")
     measured = Measurements("cpu-local", header, rows)
-    calibration = calibrate(Cpu(card), [Share(measured, 1)], progress=lambda line: _say(f"cpu-local: {line}"))
+    device = Cpu(card).on_one_core() if busy else Cpu(card)
+    calibration = calibrate(device, [Share(measured, 1)], progress=lambda line: _say(f"cpu-local: {line}"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CALIBRATION_FILE
         write_calibration(calibration, path)
@@ -86,13 +97,13 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "hwsim"
 
 
-def measured_card() -> str:
-    """Measure this machine and write its card."""
+def measured_card(busy: bool) -> str:
+    """Measure this machine and write its card; where it is ``busy`` with other work, one core stands for all."""
     count = probe.cores()
     watts = WATTS_PER_CORE * count
     sections = [
         *_head(count),
-        *_compute(count),
+        *_compute(count, busy),
         "memories:",
         *_memories(),
         "power:",
@@ -126,8 +137,8 @@ def _model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "") or "CPU"
 
 
-def _compute(count: int) -> Iterator[str]:
-    fp32, fp64 = probe.matmul_rate("float32"), probe.matmul_rate("float64")
+def _compute(count: int, busy: bool) -> Iterator[str]:
+    fp32, fp64 = probe.matmul_rate("float32", busy), probe.matmul_rate("float64", busy)
     rates = {"fp32": (fp32, "measured", ""), "fp64": (fp64, "measured", "")}
     rates |= dict.fromkeys(("bf16", "fp16"), (fp32, "assumed", "as fp32, after conversion"))
     rates |= {"int8": (fp32, "assumed", "as fp32")}

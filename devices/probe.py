@@ -20,6 +20,7 @@ import numpy as np
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 TRY_S = 0.15  # least time of one measurement
 STREAM_TRY_S = 0.7  # of a bandwidth, which others on the machine draw from too
+SIDE = 768  # of a matrix product
 HOPS = 200_000
 TOO_LARGE = 1 << 28  # bytes that no cache holds
 
@@ -74,11 +75,26 @@ def best_seconds(call: Callable[[], object], least: float = TRY_S) -> float:
     return best
 
 
-def matmul_rate(fmt: str, side: int = 768) -> float:
-    """FLOP/s of a square matrix product on all cores."""
-    a = np.ones((side, side), fmt)
+def matmul_rate(fmt: str, one_core: bool = False) -> float:
+    """FLOP/s of a square matrix product on all cores; with ``one_core``, where torch is installed, that of one times
+    their number."""
+    if one_core and find_spec("torch") is not None:
+        return cores() * _one_core_matmul_rate(fmt)
+    a = np.ones((SIDE, SIDE), fmt)
     out = np.empty_like(a)
-    return 2 * side**3 / best_seconds(lambda: np.matmul(a, a, out=out), 3 * TRY_S)
+    return 2 * SIDE**3 / best_seconds(lambda: np.matmul(a, a, out=out), 3 * TRY_S)
+
+
+def _one_core_matmul_rate(fmt: str) -> float:
+    import torch
+
+    threads, x = torch.get_num_threads(), torch.ones(SIDE // 3, SIDE // 3, dtype=getattr(torch, fmt))
+    out = torch.empty_like(x)
+    torch.set_num_threads(1)
+    try:
+        return 2 * x.numel() ** 1.5 / best_seconds(lambda: torch.mm(x, x, out=out), 3 * TRY_S)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def special_rate() -> float:

@@ -57,13 +57,22 @@ class Cpu:
         self.card = card
         self.state = state
         self.replay = replay
+        self.most_cores = card.units
         self.fitted = {name: card.parameter(name, constant.neutral) for name, constant in CONSTANTS.items()}
         self._rates = Rates(card)
         self._traffic = Traffic(card)
 
     def timed(self, replay: Replay | None) -> Cpu:
         """The same CPU as a benchmark sees it: one call on empty caches, or with ``replay`` the call repeated."""
-        return Cpu(self.card, State.REPLAY if replay else State.SINGLE, replay)
+        other = copy(self)
+        other.state, other.replay = State.REPLAY if replay else State.SINGLE, replay
+        return other
+
+    def on_one_core(self) -> Cpu:
+        """The same CPU running every kernel on one of its cores."""
+        other = copy(self)
+        other.most_cores = 1.0
+        return other
 
     def with_constants(self, values: Mapping[str, float]) -> Cpu:
         """The same CPU in the same state with other values of some `CONSTANTS`."""
@@ -122,6 +131,7 @@ class Cpu:
         op = self.fitted["op_overhead"]
         return Machine(
             card.units,
+            self.most_cores,
             one_core_share(main.latency, main.bandwidth, in_flight),
             self.fitted,
             card.parameter("module_overhead", 0.0) if running else 0.0,

@@ -19,7 +19,7 @@ Call = Callable[[], object]
 LEAST_ROUNDS, MOST_ROUNDS = 4, 16
 REGION_S = 2e-4  # a warm region is at least this long, so that the clock does not show
 COLD_CALLS = 2  # in a row, of which the last counts: its code has run since the other kernels did
-LOW = 0.2  # the quantile of repeated timings that counts: others on the machine can only add to a time
+LOW = 0.2  # the quantile of repeated timings that counts, as others on the machine can only add to a time
 FLUSH_SHARE = 4  # sizes of the last cache that are written to empty it, as `hwsim measure` does
 
 
@@ -99,8 +99,24 @@ SPECS: Mapping[str, list[dict[str, object]]] = {
 """Calls of a few milliseconds at most: a machine that is busy elsewhere leaves such gaps, and minima find them."""
 
 
-def measure_kernels(seconds: float, last_cache_bytes: float) -> tuple[Measurement, ...]:
-    """Time the kernels of `SPECS` for about ``seconds``, in rounds over all of them, each cold and then warm."""
+def measure_kernels(seconds: float, last_cache_bytes: float, alone: bool = False) -> tuple[Measurement, ...]:
+    """Time the kernels of `SPECS` for about ``seconds``, in rounds over all of them, each cold and then warm.
+
+    ``alone``: on one core, and the shortest time counts. On a machine that is busy with other work, threads that wait
+    for each other are seldom all running, while one thread finds a gap.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if alone:
+        torch.set_num_threads(1)
+    try:
+        return _measured(seconds, last_cache_bytes, 0.0 if alone else LOW)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(seconds: float, last_cache_bytes: float, low: float) -> tuple[Measurement, ...]:
     import torch
 
     calls = [(spec, build(spec)) for spec in all_specs()]
@@ -122,7 +138,7 @@ def measure_kernels(seconds: float, last_cache_bytes: float) -> tuple[Measuremen
                 once = _seconds(call, 1)
                 warm[i].append(_seconds(call, max(1, min(50, int(REGION_S / once)))))
     return tuple(
-        Measurement(spec, float(np.quantile(cold[i], LOW)), float(np.quantile(warm[i], LOW)), None)
+        Measurement(spec, float(np.quantile(cold[i], low)), float(np.quantile(warm[i], low)), None)
         for i, (spec, _) in enumerate(calls)
     )
 

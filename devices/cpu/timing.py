@@ -15,10 +15,11 @@ PACK_MISS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What times depend on beside the columns: cores, the share of main memory's bandwidth that one draws, the
+    """What times depend on beside the columns: cores, how many a kernel may take, the share of main memory's bandwidth that one draws, the
     `CONSTANTS`, the overheads of a framework's modules and of a runtime's node; ``single``: all caches are empty."""
 
     cores: float
+    most_cores: float
     one_core: float
     fitted: Mapping[str, float]
     module_overhead: float
@@ -46,7 +47,7 @@ def times(row: Row, main: Array, cache: Array, others: Array, missed: Array, mac
     """
     overhead = call_seconds(row, machine) + row.fresh * machine["page_time"]
     spent = calculation(row, missed, machine)
-    counts = (np.ones_like(main), np.clip(row.pieces, 1.0, machine.cores))
+    counts = (np.ones_like(main), np.clip(row.pieces, 1.0, machine.most_cores))
     runs = [_run(spent, main, cache, others, count, machine) for count in counts]
     alone = runs[0].seconds <= runs[1].seconds
     busy = {name: np.where(alone, runs[0].busy[name], runs[1].busy[name]) for name in runs[0].busy}

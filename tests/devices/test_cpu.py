@@ -67,6 +67,12 @@ def test_a_cold_call_costs_more():
     assert seconds(device.timed(None), **spec) - seconds(device.timed(Replay()), **spec) == pytest.approx(1e-5, rel=0.1)
 
 
+def test_a_cpu_held_to_one_core_takes_one_cores_share():
+    device = with_parameters(op_overhead=1e-9)
+    took = seconds(device.on_one_core().timed(Replay()), **{**MATMUL, "m": 2048, "n": 2048, "k": 2048})
+    assert took == pytest.approx(64 * 2 * 2048**3 / 4.61e12, rel=0.01)
+
+
 def test_one_core_draws_what_it_has_in_flight():
     """One row is one core's: 1 KiB per 134 ns."""
     device = with_parameters(max_bytes_in_flight_per_unit=1024)

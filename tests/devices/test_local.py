@@ -21,13 +21,14 @@ ROWS = (
 def quick(monkeypatch, tmp_path):
     """An empty cache directory, and measurements that are made up."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(probe, "matmul_rate", lambda fmt: 1e11 if fmt == "float32" else 5e10)
+    monkeypatch.setattr(probe, "matmul_rate", lambda fmt, one_core: 1e11 if fmt == "float32" else 5e10)
     monkeypatch.setattr(probe, "special_rate", lambda: 1e9)
     monkeypatch.setattr(probe, "stream", lambda nbytes: probe.Stream(4e10 if nbytes < 1e6 else 1e10, 1e10))
     monkeypatch.setattr(probe, "latency", lambda nbytes: 1e-9 if nbytes < 1e6 else 1e-7)
     monkeypatch.setattr(probe, "one_core_bandwidth", lambda: 1e10)
     monkeypatch.setattr(probe, "module_overhead", lambda: 1e-6)
-    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache: ROWS)
+    monkeypatch.setattr(local, "busy_elsewhere", lambda: False)
+    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone: ROWS)
     levels = (probe.CacheLevel(1, 32768, probe.cores()), probe.CacheLevel(3, 2**25, 1))
     monkeypatch.setattr(probe, "cache_levels", lambda: levels)
     return tmp_path
@@ -50,6 +51,17 @@ def test_constants_are_fitted_to_kernels_of_the_machine(quick, capsys):
     assert load_device("cpu-local", calibration=None).card.figures["parameters.op_overhead"].mark == "assumed"
 
 
+def test_a_busy_machine_is_measured_on_one_core(quick, monkeypatch, capsys):
+    """Both figures say so, and the same rows, taken as one core's, ask for less of each."""
+    asked = []
+    monkeypatch.setattr(local, "busy_elsewhere", lambda: True)
+    monkeypatch.setattr(probe, "matmul_rate", lambda fmt, one_core: asked.append(one_core) or 1e11)
+    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone: asked.append(alone) or ROWS)
+    load_device("cpu-local")
+    assert asked == [True, True, True]
+    assert "of one core" in capsys.readouterr().err
+
+
 def test_without_torch_constants_stay_typical(quick, monkeypatch, capsys):
     monkeypatch.setattr(local, "find_spec", lambda name: None if name == "torch" else object())
     card = load_device("cpu-local").card
@@ -60,7 +72,7 @@ def test_without_torch_constants_stay_typical(quick, monkeypatch, capsys):
 def test_it_is_measured_once(quick, monkeypatch):
     first = local.card_text()
     assert (quick / "hwsim" / "cpu-local.yaml").read_text() == first
-    monkeypatch.setattr(local, "measured_card", lambda: pytest.fail("measured again"))
+    monkeypatch.setattr(local, "measured_card", lambda busy: pytest.fail("measured again"))
     assert local.card_text() == first
 
 
