@@ -92,7 +92,8 @@ def _one_core_matmul_rate(fmt: str) -> float:
     out = torch.empty_like(x)
     torch.set_num_threads(1)
     try:
-        return 2 * x.numel() ** 1.5 / best_seconds(lambda: torch.mm(x, x, out=out), 3 * TRY_S)
+        flops: float = 2.0 * float(x.numel()) ** 1.5
+        return flops / best_seconds(lambda: torch.mm(x, x, out=out), 3 * TRY_S)
     finally:
         torch.set_num_threads(threads)
 
