@@ -15,9 +15,9 @@ PACK_MISS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What times depend on beside the columns: cores, how many a kernel may take, the share of main memory's
-    bandwidth that one draws, the
-    `CONSTANTS`, the overheads of a framework's modules and of a runtime's node; ``single``: all caches are empty."""
+    """What times depend on beside the columns: cores, and how many of them a kernel may take; the share of main
+    memory's bandwidth that one draws; the `CONSTANTS`; the overheads of a framework's modules and of a runtime's node;
+    ``single``: all caches are empty."""
 
     cores: float
     most_cores: float
