@@ -10,7 +10,7 @@ import numpy as np
 from hwsim.devices.cpu.columns import Array, Row
 
 # Packing reads rows that lie a page apart, which no prefetcher follows: from main memory it takes so much longer.
-PACK_MISS = 3.0
+PACK_MISS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
