@@ -2,12 +2,13 @@
 
 A tile of rows x columns of the result walks its slice of k in steps of 128 bytes of every operand row:
 
-    walk  = waves x steps x max(2 x rows x columns x depth / rate, operands of a step / port)
+    walk  = waves x steps x max(2 x rows x columns x depth / rate, operands of a step / loads, least step)
     store = waves x rows x columns x result / (port x store share)
     seconds = tile latency + max(walk + store, traffic) + overlap x min(walk + store, traffic) + cost of slices
 
-Libraries write the main loop in three ways, which differ in their tiles and in the share of the peak that they reach:
-with instructions of a warpgroup (wgmma and what follows it), of a warp (mma.sync), and of lanes (fp32).
+Libraries write the main loop in three ways, which differ in their tiles, in how they load operands and in the share of
+the peak that they reach: with instructions of a warpgroup (wgmma and what follows it), of a warp (mma.sync), and of
+lanes (fp32).
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from hwsim.mapper import Kernel
 STEP_BYTES = 128.0  # of each operand row in a step: one swizzled line of shared memory (CUTLASS, Hopper main loops)
 PORT_BYTES = 64.0  # a clock between the cache and one unit (NVIDIA A100 whitepaper: 5,120 B a clock for 80 read ports)
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
-LEAST_STEPS, MOST_SLICES = 4.0, 16.0  # of a slice, and of a product that cuBLAS splits
-ASYNC_BYTES = 4  # the narrowest asynchronous copy into shared memory (PTX ISA, cp.async)
-NARROW_SHARE = (
-    0.5  # of the rate with whole 16-byte copies, where rows allow narrower ones only; half again without copies
-)
+STEP_CYCLES = 150.0  # of the smallest step of a warpgroup: a barrier and four dependent instructions (k = 128 to 2,048)
+LEAST_STEPS = 4.0  # of a slice
+GROUP_SLICES, WARP_SLICES = 16.0, 32.0  # most slices that cuBLAS cuts k into (time over k of products with few tiles)
+ASYNC_BYTES = 4  # of a copy into shared memory where rows are not multiples of 16 bytes (PTX ISA, cp.async)
+NARROW_COPIES = 3.5  # such copies, or element by element, that a unit makes in a cycle (large products on an H200)
 LARGEST = 128 * 256  # results of a tile, as accumulators fill the registers
 
 GROUP, WARP, NARROW, LANES = range(4)
@@ -40,13 +41,14 @@ _TILES: tuple[set[tuple[int, int]], ...] = (
     {pair for w in (64, 128, 192, 256) for s in (8, 16, 32, 64, 96, 128, 160, 192, 256) for pair in ((w, s), (s, w))},
     {(w, s) for w in _WARP_SIDES for s in _WARP_SIDES},
     {(w, s) for w in _WARP_SIDES[:2] for s in _WARP_SIDES[:2]},
-    {(w, s) for w in (32, 64, 128) for s in (32, 64, 128)},
+    {(w, s) for w in (32, 64, 128) for s in (32, 64, 128)} - {(32, 32)},
 )
-_VECTORS = ((1, 128), (128, 1))  # of a product with a vector (cuBLAS gemv), where rows or lanes make no use of tiles
+_VECTORS = ((1, 4), (4, 1))  # of a product with a vector (cuBLAS gemv): a block reads its rows whole, nothing is cut
 _SHAPES = sorted({*_VECTORS, *(pair for tiles in _TILES for pair in tiles if pair[0] * pair[1] <= LARGEST)})
 _CUTS = 3  # tries of a tile: whole, as many slices as units are free, half as many
 ROWS, COLUMNS = (np.repeat(np.array(side, dtype=float), _CUTS) for side in zip(*_SHAPES, strict=True))
 _FREE = np.tile([0.0, 1.0, 0.5], len(_SHAPES))
+_VECTOR = np.minimum(ROWS, COLUMNS) == 1
 ALLOWED = np.array([np.repeat([shape in tiles for shape in _SHAPES], _CUTS) for tiles in _TILES])
 
 
@@ -90,12 +92,10 @@ def _aligned(row_bytes: float) -> int:
 def timing(x: Product, load: Load, chip: Chip) -> Timing:
     """Times of the best cuts."""
     way = ways(x, load, chip)
-    rate = load.matmul_rate * shares(way, x, chip) / chip.units
+    rate = load.matmul_rate * shares(way, chip) / chip.units
     again = refetched(x, chip)
-    traffic = np.maximum(
-        (load.main_read + load.main_write + again) / chip.main_bandwidth,
-        (load.read + load.write) / chip.cache_bandwidth,
-    )
+    main = (load.main_read + load.main_write + load.evicted + again) / chip.main_bandwidth
+    traffic = np.maximum(main, (load.read + load.write) / chip.cache_bandwidth)
     cut = _Cuts(x, way, chip)
     walk = cut.walk(rate[:, None])
     work, moved = walk + cut.store, traffic[:, None]
@@ -106,9 +106,9 @@ def timing(x: Product, load: Load, chip: Chip) -> Timing:
     busy = {
         "matmul": np.minimum(_at(cut.arithmetic(rate[:, None]), best), _at(seconds, best)),
         "cache": np.minimum(
-            np.maximum(_at(cut.port, best), (load.read + load.write) / chip.cache.bandwidth), _at(seconds, best)
+            np.maximum(_at(cut.loading, best), (load.read + load.write) / chip.cache.bandwidth), _at(seconds, best)
         ),
-        "main": (load.main_read + load.main_write + again) / chip.main_bandwidth,
+        "main": main,
     }
     return Timing(
         _at(seconds, best), busy, cache_again=np.maximum(0.0, _at(cut.loaded, best) - load.read), main_again=again
@@ -138,11 +138,23 @@ def _has_groups(chip: Chip) -> bool:
     return chip.tile_n > chip.tile_m
 
 
-def shares(way: npt.NDArray[np.int64], x: Product, chip: Chip) -> Array:
+def shares(way: npt.NDArray[np.int64], chip: Chip) -> Array:
     """The share of the peak rate that a main loop reaches."""
     warp = chip["matmul_share"] * (chip["warp_share"] if _has_groups(chip) else 1.0)
-    narrow = NARROW_SHARE * np.where(x.aligned < ASYNC_BYTES, 0.5, 1.0)
-    return np.choose(way, [chip["matmul_share"], warp, warp * narrow, chip["simt_share"]])
+    return np.array([chip["matmul_share"], warp, warp, chip["simt_share"]])[way]
+
+
+def loads(way: npt.NDArray[np.int64], x: Product, chip: Chip) -> Array:
+    """The bytes a second at which a unit loads operands.
+
+    The copy engines of warpgroup kernels fill its port to the cache. Threads get what the cache gives a unit, and
+    less where rows are not aligned: `NARROW_COPIES` a cycle of `ASYNC_BYTES`, or of single elements below that.
+    """
+    threads = chip.cache.bandwidth / chip.units
+    narrow = NARROW_COPIES * chip.clock * np.minimum(x.aligned, ASYNC_BYTES)
+    return np.where(
+        way == GROUP, PORT_BYTES * chip.clock, np.where(way == NARROW, np.minimum(narrow, threads), threads)
+    )
 
 
 def refetched(x: Product, chip: Chip) -> Array:
@@ -165,23 +177,31 @@ class _Cuts:
 
     def __init__(self, x: Product, way: npt.NDArray[np.int64], chip: Chip) -> None:
         batch, m, n, k, element, result = (column[:, None] for column in x[:6])
+        grouped = way[:, None] == GROUP
         pieces = batch * np.ceil(m / ROWS) * np.ceil(n / COLUMNS)
         steps = np.ceil(k * element / STEP_BYTES)
         split = (batch == 1) & (x.integer[:, None] == 0)  # cuBLAS splits neither batches nor integer sums
-        room = np.where(split, np.minimum(np.floor(chip.units / pieces), MOST_SLICES), 1.0)
+        most = np.where(split & ~_VECTOR, np.where(grouped, GROUP_SLICES, WARP_SLICES), 1.0)
+        room = np.minimum(np.floor(chip.units / pieces), most)
         slices = np.maximum(1.0, np.minimum(np.floor(_FREE * room), np.floor(steps / LEAST_STEPS)))
         self.steps = np.ceil(steps / slices)
         self.tiles = pieces * slices
         waves = np.maximum(1.0, self.tiles / chip.units)
-        # Warpgroup kernels stay on their unit and share what is left of the last wave; others leave units idle.
-        self.waves = np.where(way[:, None] == GROUP, waves, np.ceil(waves))
-        vector = ((ROWS == 1) & (m == 1)) | ((COLUMNS == 1) & (n == 1))
-        self.allowed = ALLOWED[way] | (vector & (way[:, None] >= NARROW))
+        # Warpgroup kernels stay on their unit and share what is left of the last wave, vectors need little of a unit;
+        # others leave units idle.
+        self.waves = np.where(grouped | _VECTOR, waves, np.ceil(waves))
+        vector = _VECTOR & np.where(ROWS == 1, m == 1, n == 1) & ~grouped
+        self.allowed = ALLOWED[way] | vector
+        rows, columns = np.minimum(m, ROWS), np.minimum(n, COLUMNS)
+        # Pairs of warpgroup kernels load each half of their longer edge for both (CUTLASS, clusters and multicast).
+        edge = rows + columns - np.where(grouped, np.maximum(rows, columns) / 2, 0.0)
+        least = np.where(grouped, STEP_CYCLES / chip.clock, 0.0)
         port = PORT_BYTES * chip.clock
         self.depth = STEP_BYTES / element
-        self.port = self.waves * self.steps * (ROWS + COLUMNS) * STEP_BYTES / port
+        self.loading = self.waves * self.steps * edge * STEP_BYTES / loads(way, x, chip)[:, None]
+        self.least = self.waves * self.steps * least
         self.store = self.waves * ROWS * COLUMNS * result / (port * chip["store_share"])
-        self.loaded = self.tiles * self.steps * (ROWS + COLUMNS) * STEP_BYTES
+        self.loaded = self.tiles * self.steps * edge * STEP_BYTES
         partial = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
         self.sliced = np.where(slices > 1, chip["slice_latency"] + partial, 0.0)
 
@@ -192,7 +212,7 @@ class _Cuts:
 
     def walk(self, rate: Array) -> Array:
         """Seconds of the main loops."""
-        seconds: Array = np.maximum(self.arithmetic(rate), self.port)
+        seconds: Array = np.maximum(np.maximum(self.arithmetic(rate), self.loading), self.least)
         return seconds
 
 
