@@ -64,8 +64,8 @@ def template(scheme: str = "light") -> go.layout.Template:
                 "bordercolor": line,
                 "font": {"family": FONT, "size": 12, "color": ink},
             },
-            "margin": {"l": 64, "r": 24},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": ink},
+            "margin": {"l": 64, "r": 36},  # the buttons of the mode bar stand in the right one, clear of the legends
+            "modebar": {"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": ink},
             "annotationdefaults": {"font": {"size": 12.5}, "arrowcolor": GREY},
         }
     )
