@@ -94,7 +94,7 @@ class PhaseResult:
 @dataclass(frozen=True)
 class Result:
     """The outcome of one case. Seconds, joules, bytes; ``integration_error`` is the relative error estimate of the
-    sum over a growing context."""
+    sum over a growing context; ``mapper`` is a label, all its options stand in ``mapper_options`` as JSON."""
 
     model: str
     card: Card
@@ -102,6 +102,7 @@ class Result:
     workload: Workload
     phases: tuple[PhaseResult, ...]
     integration_error: float = 0.0
+    mapper_options: str = ""
 
     @property
     def device(self) -> str:
@@ -225,6 +226,7 @@ class Result:
             "model": self.model,
             "device": self.device,
             "mapper": self.mapper,
+            "mapper_options": self.mapper_options,
             "phase": load.phase,
             "batch": load.batch,
             "prompt": load.prompt,

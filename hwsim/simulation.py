@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hwsim.capture import GraphModel, Model, find_model
 from hwsim.device import Device, load_device
@@ -15,10 +15,14 @@ from hwsim.errors import InputError
 from hwsim.fold import fold
 from hwsim.graph import Graph, Kind, Op, Role, Tensor
 from hwsim.mapper import Mapper, Policy
+from hwsim.mapper_options import as_text, label, read_options
 from hwsim.precision import EVERYWHERE, in_precision, native_format
 from hwsim.registry import load_plugin
 from hwsim.result import PhaseResult, Result
 from hwsim.workload import Workload, integrate
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAPPERS = "hwsim.mappers"
 
@@ -46,7 +50,9 @@ class Simulation:
             parts, error = self._generate()
         else:
             parts, error = (self._phase(self.workload.phase, self.workload.prompt),), 0.0
-        return Result(self.model.name, self.device.card, self.mapper.name, self.workload, parts, error)
+        options: DataclassInstance | None = getattr(self.mapper, "options", None)
+        named = label(self.mapper.name, options)
+        return Result(self.model.name, self.device.card, named, self.workload, parts, error, as_text(options))
 
     def _generate(self) -> tuple[tuple[PhaseResult, ...], float]:
         """Prefill, then decode integrated over the growing context."""
@@ -85,6 +91,7 @@ def estimate(
     generate: int = 128,
     dtype: str | None = None,
     mapper: str = "auto",
+    mapper_options: Mapping[str, object] | None = None,
     spill: bool = False,
     overrides: Mapping[str, Any] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -94,6 +101,7 @@ def estimate(
     ``model``: a zoo name, a path to ``.onnx`` (with ``dims``), ``package.module:factory``, or a Graph. ``phase``: one
     of prefill, decode, generate, train, forward (default: decode for language models of the zoo, else forward).
     ``dtype``: see `hwsim.precision` (default: as the graph is, bf16 for everything else).
+    ``mapper_options``: those that ``hwsim show MAPPER`` lists, quantities with their unit.
     ``overrides`` change a zoo model's config. ``spill`` lets what does not fit overflow to the host.
     Raises subclasses of `hwsim.errors.HwsimError`.
     """
@@ -113,7 +121,7 @@ def estimate(
         phase = "decode" if "decode" in found.phases else "forward"
     made = device if not isinstance(device, str | Path) else load_device(device)
     workload = Workload(phase, batch, prompt, generate, dtype)
-    return Simulation(found, made, load_mapper(mapper), workload, Policy(spill)).run()
+    return Simulation(found, made, load_mapper(mapper, mapper_options), workload, Policy(spill)).run()
 
 
 @lru_cache(maxsize=64)
@@ -123,13 +131,42 @@ def _prepared(captured: Graph, dtype: str, train: bool) -> Graph:
     return with_optimizer(graph) if train else graph
 
 
-def load_mapper(name: str) -> Mapper:
-    """The mapper called ``name``."""
-    return cast("Mapper", _mapper_class(name)())
+@dataclass(frozen=True, slots=True)
+class MapperChoice:
+    """A mapper by name with its options (None of one that has none): what a case keeps of it."""
+
+    name: str
+    options: DataclassInstance | None = None
+
+    @property
+    def label(self) -> str:
+        """The name that results carry."""
+        return label(self.name, self.options)
+
+    @property
+    def settings(self) -> str:
+        """All options as JSON, in SI units."""
+        return as_text(self.options)
+
+    def make(self) -> Mapper:
+        """The mapper itself."""
+        made = mapper_class(self.name)
+        return cast("Mapper", made() if self.options is None else made(self.options))
+
+
+def choose_mapper(name: str, options: Mapping[str, object] | None = None) -> MapperChoice:
+    """The mapper called ``name`` with ``options`` as users write them; raises `InputError`."""
+    return MapperChoice(name, read_options(name, mapper_class(name), options or {}))
+
+
+def load_mapper(name: str, options: Mapping[str, object] | None = None) -> Mapper:
+    """The mapper called ``name`` with ``options``; raises `InputError`."""
+    return choose_mapper(name, options).make()
 
 
 @lru_cache(maxsize=64)
-def _mapper_class(name: str) -> type:
+def mapper_class(name: str) -> type:
+    """The class of the mapper called ``name``."""
     return cast("type", load_plugin(MAPPERS, name))
 
 

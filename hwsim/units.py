@@ -105,18 +105,18 @@ def parse_count(value: str | int) -> int:
     return int(count)
 
 
-def format_quantity(value: float, unit: str) -> str:
-    """Write an SI value with four significant digits and a decimal prefix: 3.35e12 B/s is "3.35 TB/s"."""
+def format_quantity(value: float, unit: str, digits: int = 4) -> str:
+    """Write an SI value with a few significant digits and a decimal prefix: 3.35e12 B/s is "3.35 TB/s"."""
     if unit == "1":
-        return f"{value:.4g}"
+        return f"{value:.{digits}g}"
     if not math.isfinite(value):
         return f"{value} {unit}"
-    rounded = float(f"{value:.4g}")
+    rounded = float(f"{value:.{digits}g}")
     written = {"": 1.0} | {p: scale for p, scale in _QUANTITIES[unit].prefixes.items() if p not in _BINARY}
     smallest = min(written, key=written.__getitem__) if rounded else ""
     fitting = [prefix for prefix, scale in written.items() if abs(rounded) >= scale]
     prefix = max(fitting, key=written.__getitem__, default=smallest)
-    return f"{rounded / written[prefix]:.4g} {prefix}{next(iter(_QUANTITIES[unit].units))}"
+    return f"{rounded / written[prefix]:.{digits}g} {prefix}{next(iter(_QUANTITIES[unit].units))}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -45,6 +45,7 @@ def compare(
     generate: options.Generate = 128,
     dtype: options.Dtype = "bf16",
     mapper: options.Mapper = "auto",
+    mapper_set: options.MapperSet = None,
     spill: options.Spill = False,
     fail_if: Annotated[
         list[str] | None, typer.Option("--fail-if", metavar="RULE", help="Exit 1 if it holds for a case: latency>+5%.")
@@ -60,7 +61,7 @@ def compare(
         return
     if rules:
         raise typer.BadParameter("--fail-if compares two results folders")
-    question = options.Question(phase, batch, prompt, generate, dtype, mapper, spill)
+    question = options.Question(phase, batch, prompt, generate, dtype, mapper, spill, mapper_set)
     _compare_devices(options.pairs(model, device), question, json)
 
 

@@ -19,6 +19,7 @@ def estimate(
     model: Annotated[str, typer.Argument(help=options.MODEL_HELP)],
     device: options.Device,
     mapper: options.Mapper = "auto",
+    mapper_set: options.MapperSet = None,
     phase: options.Phase = None,
     batch: options.Batch = 1,
     prompt: options.Prompt = 2048,
@@ -36,6 +37,7 @@ def estimate(
         model,
         device,
         mapper=mapper,
+        mapper_options=options.settings(mapper_set),
         phase=phase,
         batch=batch,
         prompt=prompt,
@@ -67,6 +69,8 @@ def _print(result: Result) -> None:
     if result.interval is not None:
         facts.insert(1, ("90 % within", " to ".join(shown("seconds", bound) for bound in result.interval)))
     facts.append(("bound by", result.bound))
+    if result.mapper_options:
+        facts.append(("mapper", result.mapper))
     for memory, nbytes in result.traffic.items():
         peak = shown("_bytes", result.peak_by_memory.get(memory, 0.0))
         facts.append((f"memory {memory}", f"{shown('_bytes', nbytes)} moved, {peak} in use"))

@@ -24,11 +24,12 @@ def roofline(
     generate: options.Generate = 128,
     dtype: options.Dtype = "bf16",
     mapper: options.Mapper = "auto",
+    mapper_set: options.MapperSet = None,
     spill: options.Spill = False,
     out: Figure = Path("roofline.html"),
 ) -> None:
     """Draw every kernel under the roofs of the devices."""
-    question = options.Question(phase, batch, prompt, generate, dtype, mapper, spill)
+    question = options.Question(phase, batch, prompt, generate, dtype, mapper, spill, mapper_set)
     found = [question.ask(*pair) for pair in options.pairs(model, device)]
     from hwsim.report import figures
 
@@ -46,11 +47,14 @@ def memory_wall(
     ] = 131072,
     dtype: options.Dtype = "bf16",
     mapper: options.Mapper = "auto",
+    mapper_set: options.MapperSet = None,
     out: Figure = Path("memory-wall.html"),
 ) -> None:
     """Draw time and bytes of every memory against the context, and where a memory is full."""
     wanted = options.pairs(model, device)
-    sizes = [options.Question(phase, batch, context, 1, dtype, mapper, True) for context in _contexts(prompt)]
+    sizes = [
+        options.Question(phase, batch, context, 1, dtype, mapper, True, mapper_set) for context in _contexts(prompt)
+    ]
     found = [question.ask(*pair) for pair in wanted for question in sizes]
     from hwsim.report import figures
 

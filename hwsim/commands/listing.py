@@ -34,20 +34,25 @@ def list_names(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A device, a path to a card, or a model.")], json: options.Json = False
+    name: Annotated[str, typer.Argument(help="A device, a path to a card, a model, or a mapper.")],
+    json: options.Json = False,
 ) -> None:
-    """Show a card with the source of every figure, or a model with its sizes."""
+    """Show a card with the source of every figure, a model with its sizes, or a mapper with its options."""
     from hwsim.device import card_names, load_device
+    from hwsim.registry import plugins
+    from hwsim.simulation import MAPPERS
     from hwsim.study.schema import is_card_file
     from hwsim.zoo import presets
 
-    models = presets()
+    models, mappers = presets(), plugins(MAPPERS)
     if name in models:
         _show_model(models[name], json)
     elif is_card_file(name) or name in card_names():
         _show_card(load_device(name).card, json)
+    elif name in mappers:
+        _show_mapper(name, json)
     else:
-        raise UnknownNameError("device or model", name, [*card_names(), *models])
+        raise UnknownNameError("device, model or mapper", name, [*card_names(), *models, *mappers])
 
 
 def print_schema(
@@ -104,12 +109,16 @@ def _models() -> Rows:
 
 
 def _mappers() -> Rows:
-    from hwsim.registry import load_plugin, plugins
+    from hwsim.mapper_options import options_of
+    from hwsim.registry import plugins
+    from hwsim.simulation import MAPPERS, mapper_class
 
-    return [
-        {"name": name, "what": _first_line(load_plugin("hwsim.mappers", name)), "from": _origin(entry)}
-        for name, entry in plugins("hwsim.mappers").items()
-    ]
+    rows = []
+    for name, entry in plugins(MAPPERS).items():
+        made = mapper_class(name)
+        listed = ", ".join(f"{one.name}={one.written(one.default)}" for one in options_of(made))
+        rows.append({"name": name, "what": _first_line(made), "options": listed, "from": _origin(entry)})
+    return rows
 
 
 def _kernels() -> Rows:
@@ -192,6 +201,22 @@ def _show_model(preset: Preset, json: bool) -> None:
     config = facts.pop("config")
     rows = [(name, shown(name, value)) for name, value in facts.items() if value not in ("", None)]
     print_table([*rows, *((f"config.{name}", shown(name, value)) for name, value in config.items())], ("", "value"))
+
+
+def _show_mapper(name: str, json: bool) -> None:
+    from hwsim.mapper_options import options_of
+    from hwsim.simulation import mapper_class
+
+    known, what = options_of(mapper_class(name)), _first_line(mapper_class(name))
+    rows = [
+        {"option": one.name, "default": one.written(one.default), "valid": one.valid, "what": one.doc} for one in known
+    ]
+    if json:
+        print_json({"mapper": name, "what": what, "options": rows})
+    elif rows:
+        print_columns(rows, ("option", "default", "valid", "what"), f"{name}: {what}")
+    else:
+        print_table([("options", "none")], ("", "value"), f"{name}: {what}")
 
 
 def _first_line(thing: object) -> str:

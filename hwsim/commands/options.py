@@ -10,6 +10,7 @@ import typer
 
 from hwsim.errors import InputError
 from hwsim.units import parse_count
+from hwsim.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from hwsim.result import Result
@@ -38,6 +39,9 @@ Calibration: TypeAlias = Annotated[
     typer.Option(help="A file of fitted constants; auto: what ships for the card; none: the card's own figures."),
 ]
 Mapper: TypeAlias = Annotated[str, typer.Option(help="Who decides which kernels run where.")]
+MapperSet: TypeAlias = Annotated[
+    list[str] | None, typer.Option(metavar="OPTION=VALUE", help="An option of the mapper. Repeatable.")
+]
 Phase: TypeAlias = Annotated[
     str | None,
     typer.Option(help="prefill, decode, generate, train or forward.", show_default="decode if the model has it"),
@@ -68,6 +72,18 @@ def sizes(given: list[str] | None) -> dict[str, int]:
     return found
 
 
+def settings(given: list[str] | None) -> dict[str, object]:
+    """`--mapper-set resident=0.5` as a mapping; values are YAML."""
+    found: dict[str, object] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            expected = "expected OPTION=VALUE such as resident=0.5"
+            raise typer.BadParameter(f"got '{text}', {expected}", param_hint="--mapper-set")
+        found[name.strip()], _ = load_yaml(value)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What commands ask of every model on every device."""
@@ -79,6 +95,7 @@ class Question:
     dtype: str = "bf16"
     mapper: str = "auto"
     spill: bool = False
+    mapper_set: list[str] | None = None
 
     def ask(self, model: str, device: str) -> Result:
         """The result of one model on one device."""
@@ -93,6 +110,7 @@ class Question:
             generate=self.generate,
             dtype=self.dtype,
             mapper=self.mapper,
+            mapper_options=settings(self.mapper_set),
             spill=self.spill,
         )
 

@@ -19,9 +19,10 @@ from hwsim.card import Card
 from hwsim.device import GROUP, load_device
 from hwsim.errors import InputError, Problem, StudyError, nearest_name
 from hwsim.registry import plugins
-from hwsim.simulation import MAPPERS
+from hwsim.simulation import MAPPERS, MapperChoice, choose_mapper
 from hwsim.study.schema import (
     CaseFile,
+    MapperEntry,
     ModelEntry,
     ModelSettings,
     OnnxFile,
@@ -58,7 +59,7 @@ class Case:
     key: str
     model: int
     target: int
-    mapper: str
+    mapper: MapperChoice
     workload: Workload
     spill: bool
 
@@ -86,7 +87,8 @@ class Plan:
             "model": self.names[case.model],
             "device": target.label,
             "card": target.card.name,
-            "mapper": case.mapper,
+            "mapper": case.mapper.label,
+            "mapper_options": case.mapper.settings,
             **load,
             "spill": case.spill,
         }
@@ -263,20 +265,30 @@ class _Points:
 def _combinations(study: Study, phases: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     """The product of the matrix, in the order of `AXES`; an axis that it lacks has the workload's value."""
     defaults = _defaults(study, phases)
-    return product(*(getattr(study.file.matrix, axis) or defaults[axis] for axis in AXES))
+    return product(*(_values(axis, getattr(study.file.matrix, axis)) or defaults[axis] for axis in AXES))
 
 
 def _settings(study: Study, extra: CaseFile, phases: tuple[str, ...]) -> tuple[Any, ...]:
     defaults = _defaults(study, phases)
-    return tuple(getattr(extra, axis) or defaults[axis][0] for axis in AXES)
+    return tuple((_values(axis, getattr(extra, axis)) or defaults[axis])[0] for axis in AXES)
 
 
 def _defaults(study: Study, phases: tuple[str, ...]) -> dict[str, list[Any]]:
     load = study.file.workload
     usual = "decode" if "decode" in phases else "forward"
-    asked = load.phase if isinstance(load.phase, list) else [load.phase or usual]
-    single = {axis: [getattr(load, axis)] for axis in ("dtype", "batch", "prompt", "generate")}
-    return {"phase": asked, "mapper": [study.file.mapper], **single}
+    given = {axis: getattr(load, axis) for axis in ("dtype", "batch", "prompt", "generate")}
+    given |= {"phase": load.phase or usual, "mapper": study.file.mapper}
+    return {axis: _values(axis, value) for axis, value in given.items()}
+
+
+def _values(axis: str, given: Any) -> list[Any]:
+    """What a file gives for an axis, one value or several; mappers with all their options, so that equals are seen."""
+    values = given if isinstance(given, list) else [] if given is None else [given]
+    return [_mapper(entry) for entry in values] if axis == "mapper" else values
+
+
+def _mapper(entry: MapperEntry) -> MapperChoice:
+    return choose_mapper(entry) if isinstance(entry, str) else choose_mapper(entry.name, entry.model_extra)
 
 
 def _cases(
@@ -293,12 +305,12 @@ def _cases(
         decisive = [
             identities[point.model],
             cards[point.target],
-            mapper,
+            (mapper.name, mapper.settings),
             asdict(workload),
             spill,
             software(),
             _origin(GROUP, family),
-            _origin(MAPPERS, mapper),
+            _origin(MAPPERS, mapper.name),
         ]
         key = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
         yield Case(number, key, point.model, point.target, mapper, workload, spill)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hwsim.calibration import Calibration
 from hwsim.card import CardFile
@@ -14,7 +25,7 @@ from hwsim.device import card_names
 from hwsim.errors import InputError, Problem, lookup, shown
 from hwsim.precision import PRECISIONS
 from hwsim.registry import plugins
-from hwsim.simulation import MAPPERS
+from hwsim.simulation import MAPPERS, choose_mapper
 from hwsim.units import parse_count
 from hwsim.workload import MAX_SIZE, PHASES
 from hwsim.zoo import presets
@@ -81,6 +92,10 @@ def _system_form(given: object) -> str:
     return "name" if isinstance(given, str) else "changes"
 
 
+def _mapper_form(given: object) -> str:
+    return "name" if isinstance(given, str) else "settings"
+
+
 def _list_form(given: object) -> str:
     return "list" if isinstance(given, list) else "one"
 
@@ -113,6 +128,39 @@ class OnnxFile(_Strict):
     dims: dict[str, Count] = Field(default_factory=dict)
 
 
+class MapperSettings(BaseModel):
+    """A mapper with options, as `hwsim show` lists them: `{name: tiered, spill: true}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: MapperName
+
+    @model_validator(mode="after")
+    def _options(self) -> MapperSettings:
+        given = self.model_extra or {}
+        try:
+            choose_mapper(self.name, given)
+        except InputError as error:
+            raise ValidationError.from_exception_data(self.name, _option_errors(error, given)) from None
+        return self
+
+    @model_serializer
+    def _whole(self) -> dict[str, Any]:
+        """As it was given: an option may be null, which other parts of a record leave out."""
+        return {"name": self.name, **(self.model_extra or {})}
+
+
+def _option_errors(error: InputError, given: Mapping[str, object]) -> list[InitErrorDetails]:
+    """The problems of options, each at the option's place in the file."""
+    return [
+        InitErrorDetails(
+            type=PydanticCustomError("option", "{error}", {"error": InputError(problem)}),
+            loc=(problem.path,) if problem.path else (),
+            input=given.get(problem.path),
+        )
+        for problem in error.problems
+    ]
+
+
 class SystemChanges(_Strict):
     """A card with figures changed: `{card: nvidia-h200, set: {memories.hbm.bandwidth: 6 TB/s}, label: faster}`."""
 
@@ -127,6 +175,9 @@ ModelEntry: TypeAlias = Annotated[
 ]
 SystemEntry: TypeAlias = Annotated[
     Annotated[CardName, Tag("name")] | Annotated[SystemChanges, Tag("changes")], Discriminator(_system_form)
+]
+MapperEntry: TypeAlias = Annotated[
+    Annotated[MapperName, Tag("name")] | Annotated[MapperSettings, Tag("settings")], Discriminator(_mapper_form)
 ]
 Phases: TypeAlias = Annotated[
     Annotated[Phase, Tag("one")] | Annotated[list[Phase], Tag("list"), Field(min_length=1)], Discriminator(_list_form)
@@ -154,7 +205,7 @@ class MatrixFile(_Strict):
     prompt: list[Count] | None = Field(None, min_length=1)
     generate: list[Count] | None = Field(None, min_length=1)
     dtype: list[Precision] | None = Field(None, min_length=1)
-    mapper: list[MapperName] | None = Field(None, min_length=1)
+    mapper: list[MapperEntry] | None = Field(None, min_length=1)
 
 
 class CaseFile(_Strict):
@@ -167,7 +218,7 @@ class CaseFile(_Strict):
     prompt: Count | None = None
     generate: Count | None = None
     dtype: Precision | None = None
-    mapper: MapperName | None = None
+    mapper: MapperEntry | None = None
 
 
 class StudyFile(_Strict):
@@ -180,7 +231,7 @@ class StudyFile(_Strict):
     workload: WorkloadFile = WorkloadFile()
     matrix: MatrixFile = Field(default_factory=lambda: MatrixFile.model_validate({}))
     cases: list[CaseFile] = Field(default_factory=list)
-    mapper: MapperName = "auto"
+    mapper: MapperEntry = "auto"
     spill: bool = False
     report: list[Section] = Field(default_factory=lambda: list(SECTIONS))
     baseline: str | None = None

@@ -11,7 +11,6 @@ from hwsim.card import Figure
 from hwsim.device import load_device
 from hwsim.errors import HwsimError, InputError
 from hwsim.result import Result
-from hwsim.simulation import load_mapper
 from hwsim.study.cases import Case, Plan, Target, expand
 from hwsim.study.results import StudyResults
 from hwsim.study.solve import simulate
@@ -59,4 +58,4 @@ def find_case(plan: Plan, number: int) -> Case:
 
 def _result(plan: Plan, case: Case, target: Target, change: dict[str, str]) -> Result:
     device = load_device(target.source, {**dict(target.changes), **change})
-    return simulate(case, plan.models[case.model], device, load_mapper(case.mapper))
+    return simulate(case, plan.models[case.model], device, case.mapper.make())

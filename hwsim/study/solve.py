@@ -16,7 +16,7 @@ from hwsim.graph import Graph
 from hwsim.mapper import Mapper, Policy
 from hwsim.registry import load_plugin
 from hwsim.result import Result
-from hwsim.simulation import Simulation, load_mapper
+from hwsim.simulation import MapperChoice, Simulation
 from hwsim.study.cases import Case
 from hwsim.study.files import Journal
 from hwsim.study.tables import Outcome, columns_of
@@ -69,7 +69,7 @@ class Batch:
 def solve(batch: Batch) -> Iterator[Outcome]:
     """The outcomes of the cases in order; whatever goes wrong in one becomes its error."""
     device = cache(lambda target: _device(batch.cards[target]))
-    mapper = cache(load_mapper)
+    mapper = cache(MapperChoice.make)
     for case in batch.cases:
         model = batch.models[case.model]
         try:
@@ -118,7 +118,7 @@ def _solved(case: Case, model: Captured, device: Device, mapper: Mapper) -> Outc
 def _figures(result: Result) -> dict[str, Any]:
     """The headline figures, and per memory the bytes moved, the bytes in use at the peak, and the room."""
     summary = result.summary()
-    inputs = ("model", "device", "mapper", "phase", "batch", "prompt", "generate", "dtype")
+    inputs = ("model", "device", "mapper", "mapper_options", "phase", "batch", "prompt", "generate", "dtype")
     figures = {name: value for name, value in summary.items() if name not in inputs}
     figures["unmodelled"] = ", ".join(result.unmodelled)
     for memory, nbytes in result.traffic.items():

@@ -23,6 +23,7 @@ INPUT_COLUMNS = {
     "device": "string",
     "card": "string",
     "mapper": "string",
+    "mapper_options": "string",
     "phase": "string",
     "batch": "int64",
     "prompt": "int64",
