@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from hwsim.capture import find_model
-from hwsim.errors import HwsimError, InputError, Problem, UnknownNameError
+from hwsim.claim_cases import ClaimCase, find_measure, measured, run_case
+from hwsim.errors import HwsimError, InputError, Problem, UnknownNameError, lookup
 from hwsim.graph import Graph, Role
 from hwsim.registry import data_files
 from hwsim.units import parse
@@ -29,39 +30,108 @@ class _Source(_Strict):
     mark: Literal["published", "derived"]
 
 
-class FigureFile(_Strict):
-    """One published number and how to compute it: an ``expression`` over ``inputs``, or a model's ``measure``."""
+class MeasuredCase(_Strict):
+    """A simulated case as an input of an expression: `{case: {...}, measure: latency}`."""
 
-    name: str
-    published: str | float
-    tolerance: str | float
-    quantity: str = "1"
-    expression: str | None = None
-    inputs: dict[str, float] = Field(default_factory=dict)
-    model: str | None = None
-    measure: (
-        Literal["parameters", "state_bytes", "kv_bytes_per_token", "state_floats_per_layer", "matmul_flops"] | None
-    ) = None
-    config: dict[str, Any] = Field(default_factory=dict)
-    tokens: int = Field(default=1024, ge=1)
-    phase: str = "prefill"
+    case: ClaimCase
+    measure: str
 
     @model_validator(mode="after")
-    def _one_way(self) -> FigureFile:
-        if (self.expression is None) == (self.model is None or self.measure is None):
-            raise ValueError("a figure needs either an expression or a model with a measure")
+    def _complete(self) -> MeasuredCase:
+        _check_case(self.case, self.measure)
         return self
 
 
+def _check_case(case: ClaimCase, measure: str) -> None:
+    find_measure(measure)
+    if case.model is None or case.system is None:
+        raise ValueError("a case needs a model and a system")
+
+
+def _input_form(given: object) -> str:
+    return "case" if isinstance(given, dict | MeasuredCase) else "number"
+
+
+_Input: TypeAlias = Annotated[
+    Annotated[float, Tag("number")] | Annotated[MeasuredCase, Tag("case")], Discriminator(_input_form)
+]
+
+
+class FigureFile(_Strict):
+    """One published number and how to compute it: an ``expression`` over ``inputs``, a model's ``measure``, or the
+    ``measure`` of a simulated ``case``, relative to that of a second one where it has ``over``."""
+
+    name: str
+    published: str | float
+    tolerance: str | float = 0.0
+    quantity: str = ""
+    expression: str | None = None
+    inputs: dict[str, _Input] = Field(default_factory=dict)
+    model: str | None = None
+    measure: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    tokens: int = Field(default=1024, ge=1)
+    phase: str = "prefill"
+    case: ClaimCase | None = None
+    over: ClaimCase | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FigureFile:
+        ways = [self.expression is not None, self.model is not None, self.case is not None]
+        if sum(ways) > 1 or (self.measure is not None) != any(ways[1:]):
+            raise ValueError("a figure has an expression, or a model with a measure, or a case with a measure")
+        if self.over is not None and self.case is None:
+            raise ValueError("over is the second case of a ratio, the first one is missing")
+        if self.measure is not None and self.model is not None:
+            lookup("measure", self.measure, MEASURES)
+        if self.measure is not None and self.case is not None:
+            _check_case(self.case, self.measure)
+        parse(self.published, self.unit)
+        parse(self.tolerance, "1")
+        return self
+
+    @property
+    def simulated(self) -> bool:
+        """Whether there is a way to compute it."""
+        return (self.expression, self.model, self.case) != (None, None, None)
+
+    @property
+    def second(self) -> ClaimCase:
+        """The case that the first one is divided by."""
+        assert self.case is not None and self.over is not None
+        return self.case.changed(self.over)
+
+    @property
+    def unit(self) -> str:
+        """The SI unit of the published and the simulated value."""
+        measured_case = self.case is not None and self.over is None and self.measure is not None
+        usual = find_measure(self.measure).unit if measured_case and self.measure is not None else "1"
+        return self.quantity or usual
+
+
 class ClaimFile(_Strict):
-    """A published statement with its figures."""
+    """A published statement with its figures; ``fitted`` names the rows or constants that a fit has seen."""
 
     id: str
     title: str
     kind: Literal["exact", "timing", "fitted", "assumption", "quality"]
     source: _Source
     figures: list[FigureFile] = Field(default_factory=list)
+    fitted: list[str] = Field(default_factory=list)
     note: str = ""
+
+    @model_validator(mode="after")
+    def _honest(self) -> ClaimFile:
+        if (self.kind == "fitted") != bool(self.fitted):
+            raise ValueError("a claim of the kind fitted, and no other, says under 'fitted' what was fitted")
+        wrong = [one.name for one in self.figures if one.simulated == (self.kind == "quality")]
+        if wrong:
+            raise ValueError(f"'{wrong[0]}': figures of the kind quality are listed only, all others are computed")
+        loose = [one.name for one in self.figures if one.simulated and "tolerance" not in one.model_fields_set]
+        if loose:
+            raise ValueError(f"'{loose[0]}' needs a tolerance")
+        return self
 
 
 class _ClaimsFile(_Strict):
@@ -70,7 +140,8 @@ class _ClaimsFile(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A published figure and ours, in SI units. ``error`` says why there is no simulated value."""
+    """A published figure and ours, in SI units. ``error`` says why there is no simulated value; ``remark`` is the note
+    of the figure, ``note`` that of the claim; ``fitted`` names what a fit has seen."""
 
     claim: str
     title: str
@@ -84,6 +155,8 @@ class Outcome:
     mark: str
     note: str
     error: str = ""
+    remark: str = ""
+    fitted: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float | None:
@@ -91,8 +164,10 @@ class Outcome:
         return None if self.simulated is None or not self.published else self.simulated / self.published
 
     @property
-    def holds(self) -> bool:
-        """Whether the simulated value lies within the tolerance."""
+    def holds(self) -> bool | None:
+        """Whether the simulated value lies within the tolerance; None of what no simulation can tell."""
+        if self.kind == "quality":
+            return None
         if self.simulated is None:
             return False
         return abs(self.simulated - self.published) <= self.tolerance * abs(self.published) * (1 + 1e-12)
@@ -131,24 +206,35 @@ def _outcome(claim: ClaimFile, figure: FigureFile) -> Outcome:
         claim.title,
         claim.kind,
         figure.name,
-        figure.quantity,
-        parse(figure.published, figure.quantity),
+        figure.unit,
+        parse(figure.published, figure.unit),
         simulated,
         parse(figure.tolerance, "1"),
         f"{claim.source.paper}, {claim.source.where}",
         claim.source.mark,
         claim.note,
         error,
+        figure.note,
+        tuple(claim.fitted),
     )
 
 
-def _simulated(figure: FigureFile) -> float:
+def _simulated(figure: FigureFile) -> float | None:
     if figure.expression is not None:
-        return calculate(figure.expression, figure.inputs)
-    model = find_model(str(figure.model), figure.config)
-    return MEASURES[str(figure.measure)](
-        figure, lambda phase, tokens: model.capture(phase).bind(batch=1, prompt=tokens)
-    )
+        return calculate(figure.expression, {name: _given(value) for name, value in figure.inputs.items()})
+    if figure.case is not None and figure.measure is not None:
+        value = measured(run_case(figure.case), figure.measure)
+        if figure.over is None:
+            return value
+        return calculate("value / over", {"value": value, "over": measured(run_case(figure.second), figure.measure)})
+    if figure.model is not None and figure.measure is not None:
+        model = find_model(figure.model, figure.config)
+        return MEASURES[figure.measure](figure, lambda phase, tokens: model.capture(phase).bind(batch=1, prompt=tokens))
+    return None
+
+
+def _given(value: float | MeasuredCase) -> float:
+    return measured(run_case(value.case), value.measure) if isinstance(value, MeasuredCase) else value
 
 
 Bound = Callable[[str, int], Graph]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,20 +32,32 @@ def claims(
     else:
         rows = [_row(outcome) for outcome in outcomes]
         print_table(rows, ("claim", "figure", "kind", "published", "simulated", "ratio", "holds", "source"))
-        for claim in dict.fromkeys(o.claim for o in outcomes if o.note):
-            say(f"{claim}: {next(o.note for o in outcomes if o.claim == claim).strip()}")
+        for line in dict.fromkeys(line for outcome in outcomes for line in _remarks(outcome)):
+            say(line)
     failed = [o for o in outcomes if o.kind in ENFORCED and not o.holds]
     if failed:
         raise CheckFailed("\n".join(f"{o.claim}, {o.figure}: {o.error or f'ratio {o.ratio:.4g}'}" for o in failed))
 
 
 def _row(outcome: Outcome) -> list[str]:
-    simulated = outcome.error if outcome.simulated is None else _number(outcome.simulated, outcome.quantity)
+    found = outcome.simulated
+    simulated = outcome.error if found is None else _number(found, outcome.quantity)
     ratio = "" if outcome.ratio is None else f"{outcome.ratio:.4f}"
-    holds = "yes" if outcome.holds else "NO"
+    holds = {True: "yes", False: "NO", None: "not simulated"}[outcome.holds]
     published = _number(outcome.published, outcome.quantity)
     where = f"{outcome.source} [{outcome.mark}]"
-    return [outcome.claim, outcome.figure, outcome.kind, published, simulated, ratio, holds, where]
+    kind = f"{outcome.kind} on this row" if outcome.figure in outcome.fitted else outcome.kind
+    return [outcome.claim, outcome.figure, kind, published, simulated, ratio, holds, where]
+
+
+def _remarks(outcome: Outcome) -> Iterator[str]:
+    """What is to be known of a claim, and of this figure of it."""
+    if outcome.note:
+        yield f"{outcome.claim}: {outcome.note.strip()}"
+    if outcome.fitted:
+        yield f"{outcome.claim}: fitted: {', '.join(outcome.fitted)}"
+    if outcome.remark:
+        yield f"{outcome.claim}, {outcome.figure}: {outcome.remark.strip()}"
 
 
 def _number(value: float, quantity: str) -> str:
