@@ -85,14 +85,15 @@ def _start(device: Calibratable) -> dict[str, float]:
 
 def _samples(device: Calibratable, kernels: MeasuredKernels, quantity: str) -> list[Sample]:
     """The sample of one family in one state, where that quantity was measured."""
-    values = kernels.measured(quantity)
-    places = [i for i, value in enumerate(values) if value is not None]
+    values, seconds = kernels.measured(quantity), kernels.measured("seconds")
+    places = [i for i, value in enumerate(values) if value is not None and seconds[i] is not None]
     if not places:
         return []
     picked = kernels.only(places)
     target = picked.on(device)
     assert isinstance(target, Calibratable)
-    return [Sample(target, target.batches(picked.kernels), np.array([values[i] for i in places], float), quantity)]
+    measured, taken = (np.array([column[i] for i in places], float) for column in (values, seconds))
+    return [Sample(target, target.batches(picked.kernels), measured, taken if quantity == "joules" else None)]
 
 
 def _host(device: Calibratable, shares: Sequence[Share]) -> dict[str, Fitted]:

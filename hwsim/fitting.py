@@ -1,8 +1,9 @@
 """Fits the constants of a device to measured times and energies: robust least squares in the logarithm.
 
 For rows i with measured y_i and predicted p_i(c), c minimises sum of rho(ln p_i / y_i) (soft L1, so that rows which a
-library runs in a way that no model expects do not decide), each sample weighing the same, within the bounds of the
-constants. Confidence intervals are those of the linearised problem at the optimum.
+library runs in a way that no model expects do not decide) within the bounds of the constants. Each sample weighs the
+same, as far as its rows do not weigh more than twice the average. Confidence intervals are those of the linearised
+problem at the optimum.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Z_CONFIDENCE = 1.645  # standard deviations that hold 90 % of a normal distribut
 TELLING = 0.02  # change of a prediction, as a share, by which a constant makes itself felt
 STEP = 1e-3  # relative, of the numerical derivatives
 MAX_ROUNDS = 40
+MOST_WEIGHT = 2.0  # of a row of a small sample, over the average row
 PULL = 0.02  # of a constant towards its start, in units of a typical error per e-fold, so that none floats freely
 
 
@@ -45,24 +47,26 @@ class Calibratable(Device, Protocol):
         """Seconds of every kernel, in the order given to `batches`."""
         ...
 
-    def joules(self, batches: Any) -> Array:
-        """Joules of every kernel, static power included."""
+    def joules(self, batches: Any, seconds: Array | None = None) -> Array:
+        """Joules of every kernel, static power included, in its own or the given ``seconds``."""
         ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Measured rows in one state of one device; ``quantity`` is seconds or joules."""
+    """Measured rows in one state of one device: their seconds, or their joules in ``seconds`` that are measured too, so
+    that energies do not make good for times."""
 
     device: Calibratable
     batches: Any
     measured: Array
-    quantity: str = "seconds"
+    seconds: Array | None = None
 
     def errors(self, values: Mapping[str, float]) -> Array:
         """ln(predicted / measured) with these constants."""
         device = self.device.with_constants(values)
-        predicted = device.seconds(self.batches) if self.quantity == "seconds" else device.joules(self.batches)
+        timed = self.seconds is None
+        predicted = device.seconds(self.batches) if timed else device.joules(self.batches, self.seconds)
         return np.log(predicted / self.measured)
 
 
@@ -104,9 +108,9 @@ def informed(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str
 
 
 def _residuals(samples: Sequence[Sample], names: Sequence[str], first: Array) -> Callable[[Array], Array]:
-    """Errors in units of a typical one; every sample as if it had the mean number of rows."""
+    """Errors in units of a typical one; every sample as if it had the mean number of rows, up to `MOST_WEIGHT`."""
     mean = sum(len(sample.measured) for sample in samples) / len(samples)
-    weights = [np.sqrt(mean / len(sample.measured)) / TYPICAL_ERROR for sample in samples]
+    weights = [np.sqrt(min(MOST_WEIGHT, mean / len(sample.measured))) / TYPICAL_ERROR for sample in samples]
 
     def residuals(logs: Array) -> Array:
         values = dict(zip(names, np.exp(logs).tolist(), strict=True))

@@ -117,9 +117,10 @@ class Cpu:
         """Seconds of every kernel of ``batches``."""
         return self._times(batches).seconds
 
-    def joules(self, batches: Batch) -> Array:
-        """Joules of every kernel of ``batches``, static power included."""
-        return self._joules(batches) + self.card.static_power * self.seconds(batches)
+    def joules(self, batches: Batch, seconds: Array | None = None) -> Array:
+        """Joules of every kernel of ``batches``, static power included, in its own or the given ``seconds``."""
+        taken = self.seconds(batches) if seconds is None else seconds
+        return self._joules(batches) + self.card.static_power * taken
 
     def _times(self, batch: Batch) -> Times:
         return times(batch.row, batch.main, batch.cache, batch.others, batch.missed, self._machine())

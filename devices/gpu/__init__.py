@@ -133,15 +133,16 @@ class Gpu:
         """Seconds of every kernel of ``batches``, in the order that they were given in."""
         return self._in_order(batches, lambda times: times.seconds)
 
-    def joules(self, batches: Sequence[Batch]) -> Array:
-        """Joules of every kernel of ``batches``, static power included."""
+    def joules(self, batches: Sequence[Batch], seconds: Array | None = None) -> Array:
+        """Joules of every kernel of ``batches``, static power included, in its own or the given ``seconds``."""
         static = self.card.static_power
-        return self._in_order(batches, lambda times: times.joules + static * times.seconds)
+        return self._in_order(batches, lambda times: times.joules + static * times.seconds, seconds)
 
-    def _in_order(self, batches: Sequence[Batch], of: Callable[[Times], Array]) -> Array:
+    def _in_order(self, batches: Sequence[Batch], of: Callable[[Times], Array], given: Array | None = None) -> Array:
         values = np.empty(sum(len(batch.places) for batch in batches))
         for batch in batches:
-            values[list(batch.places)] = of(self.times(batch))
+            places = list(batch.places)
+            values[places] = of(self.times(batch, given=None if given is None else given[places]))
         return values
 
     def _batch(self, family: Family, places: tuple[int, ...], kernels: Sequence[Kernel]) -> Batch:
@@ -154,8 +155,9 @@ class Gpu:
             [self._outside.of(kernel) for kernel in kernels],
         )
 
-    def times(self, batch: Batch, limited: bool = True) -> Times:
-        """Time and energy of a batch with the constants of this GPU, each kernel ``limited`` by power by itself."""
+    def times(self, batch: Batch, limited: bool = True, given: Array | None = None) -> Times:
+        """Time (or those ``given``) and energy of a batch with the constants of this GPU, each kernel ``limited`` by
+        power by itself."""
         chip = self.chip
         load = batch.columns.load(chip, self.replay)
         if self.state is State.SINGLE:
@@ -163,7 +165,8 @@ class Gpu:
         timing = batch.family.timing(batch.shape, load, chip)
         launch = chip["single_latency" if self.state is State.SINGLE else "graph_launch_latency"]
         copying = np.array([sent.seconds(chip) for sent in batch.outside])
-        seconds = launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + np.maximum(timing.seconds, copying)
+        own = launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + np.maximum(timing.seconds, copying)
+        seconds = own if given is None else given
         cached = load.read + load.write + timing.cache_again
         served = load.main_read + load.main_write + timing.main_again
         joules = self._power.joules(load, timing, served) + np.array([sent.joules for sent in batch.outside])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwsim.devices.gpu.chip import Chip
+from hwsim.devices.gpu.chip import LANES, Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
 
 # CUDA C++ Programming Guide, technical specifications per compute capability: residents of a unit, its schedulers.
@@ -95,11 +95,8 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     source = chip.cache.latency + away * (chip.main.latency - chip.cache.latency)
     life = x.source_waits / pieces * source + x.cache_waits * chip.cache.latency + x.cycles / pieces / chip.clock
     waves = np.ceil(blocks / slots)
-    issued = (
-        np.ceil(blocks / chip.units)
-        * (x.setup + x.instructions / pieces)
-        / (SCHEDULERS * chip.clock * chip["issue_share"])
-    )
+    each = x.setup + x.instructions / pieces
+    issued = np.ceil(blocks / chip.units) * each / (SCHEDULERS * chip.clock * chip["issue_share"])
     main_again = x.again * chip.missing(x.kept + np.minimum(slots, blocks) * x.held)
     busy = {
         "matmul": load.matmul / load.matmul_rate,
@@ -115,7 +112,7 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     seconds = fetched + first + together(living - first, working, power=np.where(resident > 1.0, QUEUEING, 1.0))
     seconds = np.maximum(seconds, fetched + first + starting)
     busy["latency"] = fetched + living
-    return Timing(seconds, busy, x.again, main_again, launches=x.launches)
+    return Timing(seconds, busy, x.again, main_again, launches=x.launches, issued=LANES * blocks * each)
 
 
 def traffic(

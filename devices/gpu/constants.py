@@ -28,7 +28,6 @@ CONSTANTS: Mapping[str, Constant] = {
     "matmul_share": Constant(
         "1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate in the main loop of a product"
     ),
-    "warp_share": Constant("1", 1.0, 0.2, 1.0, "that rate by warp instructions over that by warpgroup instructions"),
     "simt_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the lanes' rate in the main loop of a product"),
     "store_share": Constant(
         "1", 0.28, 0.02, 2.0, "bandwidth of a unit for storing tiles over that of its port", fixed=True
@@ -39,9 +38,12 @@ CONSTANTS: Mapping[str, Constant] = {
     "keep": Constant("1", 1.0, 0.05, 1.5, "footprint over capacity from which a replayed kernel misses the cache"),
     "keep_ramp": Constant("1", 0.58, 0.05, 2.0, "growth of that ratio over which all comes to be missed", fixed=True),
     "matmul_energy": Constant("1", 1.0, 0.3, 8.0, "energy of matrix work over the card's figure", energy=True),
-    "cache_energy": Constant("1", 1.0, 0.1, 1.3, "energy of the cache's bytes over the card's figure", energy=True),
+    "cache_energy": Constant("1", 1.0, 0.1, 2.0, "energy of the cache's bytes over the card's figure", energy=True),
+    "tile_energy": Constant(
+        "1", 0.1, 0.1, 4.0, "energy of bytes through shared memory to matrix units over the cache's figure", energy=True
+    ),
     "main_energy": Constant(
-        "1", 1.0, 0.3, 2.0, "energy of the main memory's bytes over the card's figure", energy=True, fixed=True
+        "1", 1.0, 0.3, 2.0, "energy of the main memory's bytes over the card's figure", energy=True
     ),
     "lane_energy": Constant(
         "1", 0.5, 0.05, 3.0, "energy of a lane's instruction over that of an FMA by the card", energy=True

@@ -13,6 +13,7 @@ A gathering kernel walks tiles of positions x filters in steps of one tap and a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -167,13 +168,13 @@ def as_product(x: Convolution, load: Load, chip: Chip) -> Timing:
 
 
 def direct(x: Convolution, load: Load, chip: Chip) -> Timing:
-    """A lane for each output."""
+    """A lane for each output, no matrix units."""
     blocks = np.ceil(x.outputs / x.threads)
     sizes = grid(1.0, 1.0)._replace(
         blocks=blocks, threads=x.threads, instructions=x.instructions * x.outputs / LANES / blocks
     )
     columns = Blocks(*(np.broadcast_to(np.asarray(size, dtype=float), x.m.shape) for size in sizes))
-    return spread(columns, load._replace(matmul=np.zeros_like(x.m)), chip)
+    return replace(spread(columns, load._replace(matmul=np.zeros_like(x.m)), chip), padding=0.0)
 
 
 def gathered(x: Convolution, load: Load, chip: Chip) -> Timing:

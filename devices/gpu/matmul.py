@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwsim.devices.gpu.blocks import SCHEDULERS
+from hwsim.devices.gpu.chip import LANES as WARP_LANES
 from hwsim.devices.gpu.chip import LOAD_BYTES, Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
@@ -33,6 +35,7 @@ LEAST_STEPS = 4.0  # of a slice
 GROUP_SLICES, WARP_SLICES = 16.0, 32.0  # most slices that cuBLAS cuts k into (time over k of products with few tiles)
 ASYNC_BYTES = 4  # of a copy into shared memory where rows are not multiples of 16 bytes (PTX ISA, cp.async)
 NARROW_COPIES = 3.5  # such copies, or element by element, that a unit makes in a cycle (large products on an H200)
+TIE = 0.02  # of the time to load operands: of cuts that are as fast, one that loads less
 LARGEST = 128 * 256  # results of a tile, as accumulators fill the registers
 
 GROUP, WARP, NARROW, LANES = range(4)
@@ -92,7 +95,8 @@ def _aligned(row_bytes: float) -> int:
 def timing(x: Product, load: Load, chip: Chip) -> Timing:
     """Times of the best cuts."""
     way = ways(x, load, chip)
-    rate = load.matmul_rate * shares(way, chip) / chip.units
+    share = np.where(way == LANES, chip["simt_share"], chip["matmul_share"])
+    rate = load.matmul_rate * share / chip.units
     again = refetched(x, chip)
     main = (load.main_read + load.main_write + load.evicted + again) / chip.main_bandwidth
     traffic = np.maximum(main, (load.read + load.write) / chip.cache_bandwidth)
@@ -102,7 +106,7 @@ def timing(x: Product, load: Load, chip: Chip) -> Timing:
     seconds = (
         chip["tile_latency"] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cut.sliced
     )
-    best = np.argmin(np.where(cut.allowed, seconds, np.inf), axis=1)[:, None]
+    best = np.argmin(np.where(cut.allowed, seconds + TIE * cut.loading, np.inf), axis=1)[:, None]
     busy = {
         "matmul": np.minimum(_at(cut.arithmetic(rate[:, None]), best), _at(seconds, best)),
         "cache": np.minimum(
@@ -110,8 +114,14 @@ def timing(x: Product, load: Load, chip: Chip) -> Timing:
         ),
         "main": main,
     }
+    loaded, copies = _at(cut.loaded, best), narrow_copies(way, x)
     return Timing(
-        _at(seconds, best), busy, cache_again=np.maximum(0.0, _at(cut.loaded, best) - load.read), main_again=again
+        _at(seconds, best),
+        busy,
+        cache_again=np.maximum(0.0, loaded - load.read),
+        main_again=again,
+        padding=np.maximum(1.0, _at(cut.worked, best) / np.maximum(load.matmul, 1.0)),
+        issued=loaded / copies * WARP_LANES * SCHEDULERS / NARROW_COPIES,
     )
 
 
@@ -138,23 +148,19 @@ def _has_groups(chip: Chip) -> bool:
     return chip.tile_n > chip.tile_m
 
 
-def shares(way: npt.NDArray[np.int64], chip: Chip) -> Array:
-    """The share of the peak rate that a main loop reaches."""
-    warp = chip["matmul_share"] * (chip["warp_share"] if _has_groups(chip) else 1.0)
-    return np.array([chip["matmul_share"], warp, warp, chip["simt_share"]])[way]
-
-
 def loads(way: npt.NDArray[np.int64], x: Product, chip: Chip) -> Array:
     """The bytes a second at which a unit loads operands.
 
     The copy engines of warpgroup kernels fill its port to the cache. Threads get what the cache gives a unit, and
     less where rows are not aligned: `NARROW_COPIES` a cycle of `ASYNC_BYTES`, or of single elements below that.
     """
-    threads = chip.cache.bandwidth / chip.units
-    narrow = NARROW_COPIES * chip.clock * np.minimum(x.aligned, ASYNC_BYTES)
-    return np.where(
-        way == GROUP, PORT_BYTES * chip.clock, np.where(way == NARROW, np.minimum(narrow, threads), threads)
-    )
+    threads = np.minimum(NARROW_COPIES * chip.clock * narrow_copies(way, x), chip.cache.bandwidth / chip.units)
+    return np.where(way == GROUP, PORT_BYTES * chip.clock, threads)
+
+
+def narrow_copies(way: npt.NDArray[np.int64], x: Product) -> Array:
+    """The bytes of a copy that takes instructions of its own; without end where rows are aligned."""
+    return np.where(way == NARROW, np.minimum(x.aligned, ASYNC_BYTES), np.inf)
 
 
 def refetched(x: Product, chip: Chip) -> Array:
@@ -202,6 +208,7 @@ class _Cuts:
         self.least = self.waves * self.steps * least
         self.store = self.waves * ROWS * COLUMNS * result / (port * chip["store_share"])
         self.loaded = self.tiles * self.steps * edge * STEP_BYTES
+        self.worked = 2 * self.tiles * self.steps * ROWS * COLUMNS * self.depth
         partial = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
         self.sliced = np.where(slices > 1, chip["slice_latency"] + partial, 0.0)
 

@@ -28,23 +28,21 @@ class Power:
         self._spare = card.limit - card.static_power if isfinite(card.limit) else np.inf
 
     def joules(self, load: Load, timing: Timing, served: Array) -> Array:
-        """Dynamic energy in J: matrix and special work, instructions of the lanes (each as an FMA), every operand's way
-        through the cache once (what tiles read again belongs to matrix work), every byte of main memory."""
+        """Dynamic energy in J: arithmetic of matrix units (padding included) and special functions, instructions of the
+        lanes (each as an FMA), every byte through the cache, through shared memory to matrix units, of main memory."""
+        constants = self._chip.fitted
+        matrix = load.matmul * timing.padding
+        lanes = np.maximum(timing.issued, load.vector) * FMA_FLOPS * load.vector_joules
         arithmetic = (
-            load.matmul * timing.padding * load.matmul_joules * self._chip["matmul_energy"]
-            + self._chip["lane_energy"]
-            * timing.busy.get("vector", 0.0)
-            * load.vector_rate
-            * FMA_FLOPS
-            * load.vector_joules
+            matrix * load.matmul_joules * constants["matmul_energy"]
+            + lanes * constants["lane_energy"]
             + load.special * load.special_joules
         )
+        read = load.read + timing.cache_again
+        staged = np.where(matrix > 0.0, read, 0.0)
+        cached = (read + load.write) * constants["cache_energy"] + staged * constants["tile_energy"]
         main = (served - load.main_write) * self._read + load.main_write * self._write
-        return (
-            arithmetic
-            + (load.read + load.write) * self._cache * self._chip["cache_energy"]
-            + main * self._chip["main_energy"]
-        )
+        return arithmetic + cached * self._cache + main * constants["main_energy"]
 
     def clock(self, stalled: Array, seconds: Array, joules: Array) -> Array:
         """The share f of the full clock at which static and dynamic power fit under the limit.

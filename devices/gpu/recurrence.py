@@ -12,6 +12,7 @@ The recurrent form keeps the state in registers while it goes from token to toke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
 
@@ -134,6 +135,9 @@ SQUARE = Holding(64, 128, 2500, 0, streams=0.95)
 SQUARES = 64
 STATE_WAITS = 2.0  # answers of memory one after the other: the state, then the token
 ELEMENT_INSTRUCTIONS = 6.0  # a load, a store, decay, update, product and sum of a state's element
+# What they and the pipelines' bytes cost in lanes' instructions beyond those that take time: addresses, masks, formats,
+# sums between lanes, layouts exchanged through shared memory (joules of 64 recurrences on an H100).
+ELEMENT_WORK, BYTE_WORK = 4.5, 7.0
 SCAN, SCAN_TOKENS = (
     Holding(1, 128, 0, 0, streams=1.0),
     2048,
@@ -236,7 +240,8 @@ def piped(x: Recurrence, load: Load, chip: Chip) -> Timing:
         "latency": first + chain,
     }
     again = np.maximum(0.0, moved - load.read - load.write)
-    return Timing(seconds, busy, again, np.maximum(0.0, moved * missing - operands), launches=x.launches)
+    again_main = np.maximum(0.0, moved * missing - operands)
+    return Timing(seconds, busy, again, again_main, launches=x.launches, issued=x.lane_work + BYTE_WORK * moved)
 
 
 def stepped(x: Recurrence, load: Load, chip: Chip) -> Timing:
@@ -247,7 +252,8 @@ def stepped(x: Recurrence, load: Load, chip: Chip) -> Timing:
         launches=x.launches, idle=(load.read + written) / x.streams - load.read,
     )  # fmt: skip
     rough = load._replace(main_read=load.main_read / x.streams, main_write=load.main_write / x.streams)
-    return spread(Blocks(*(np.zeros_like(x.blocks) + size for size in sizes)), rough, chip)
+    found = spread(Blocks(*(np.zeros_like(x.blocks) + size for size in sizes)), rough, chip)
+    return replace(found, issued=ELEMENT_WORK * found.issued, padding=0.0)
 
 
 WAYS: Mapping[int, Callable[[Recurrence, Load, Chip], Timing]] = {PIPELINE: piped, BLOCKS: stepped}

@@ -42,7 +42,7 @@ class Timing:
 
     ``busy`` holds the seconds of work per resource (matmul, vector, special, cache, main, latency), never above
     ``seconds``. ``cache_again`` and ``main_again`` are bytes read beyond each operand once; ``padding`` is the matrix
-    work that units do over the work that is wanted.
+    work that units do over the work that is wanted; ``issued`` are the lanes' instructions.
     """
 
     seconds: Array
@@ -51,3 +51,4 @@ class Timing:
     main_again: Array | float = 0.0
     padding: Array | float = 1.0
     launches: Array | float = 1.0
+    issued: Array | float = 0.0

@@ -47,4 +47,5 @@ def _merged(rows: Sequence[Places], parts: Sequence[Timing]) -> Timing:
         column(part.main_again for part in parts),
         column(part.padding for part in parts),
         column(part.launches for part in parts),
+        column(part.issued for part in parts),
     )

@@ -17,9 +17,9 @@ from hwsim.testing import roofline_seconds
 
 H200, A100 = (Gpu(load_device(name, calibration=None).card) for name in ("nvidia-h200", "nvidia-a100-80gb"))
 SINGLE = timed(H200, None)
-# Nothing but arithmetic and traffic: no latency, no sharing between the two.
+# Nothing but arithmetic and traffic: no latency, no sharing between the two, no power.
 BARE = H200.with_constants(
-    dict.fromkeys(("graph_launch_latency", "tile_latency", "slice_latency", "matmul_overlap"), 0.0)
+    dict.fromkeys(("graph_launch_latency", "tile_latency", "slice_latency", "matmul_overlap", "cache_energy"), 0.0)
     | {"store_share": 1e9, "cache_share": 1e9}
 )
 
