@@ -1,7 +1,7 @@
 """Quantities with units, as they stand in YAML files and reports. Inside the code everything is an SI float.
 
 A quantity is named by its SI unit: "B" (bytes), "B/s", "s", "FLOP", "FLOP/s", "Hz", "1/s", "W", "J", "J/B",
-"J/FLOP", "V", "S" (conductance), "m" and "1" (a plain number or a percentage). Decimal prefixes are powers of
+"J/FLOP", "V", "A", "S" (conductance), "m" and "1" (a plain number or a percentage). Decimal prefixes are powers of
 1000 (GB = 1e9 bytes), binary ones powers of 1024 (GiB = 2^30 bytes); capitals matter, except that KB is kB.
 """
 
@@ -45,6 +45,7 @@ _QUANTITIES = {
     "J/B": _Quantity("3.9 pJ/bit", {"J/B": 1, "J/bit": 8}, _SMALL),
     "J/FLOP": _Quantity("0.5 pJ/FLOP", {"J/FLOP": 1, "J/OP": 1, "J/MAC": 0.5}, _SMALL),
     "V": _Quantity("0.9 V", {"V": 1}, _SMALL),
+    "A": _Quantity("57 mA", {"A": 1}, _SMALL),
     "S": _Quantity("50 µS", {"S": 1}, _SMALL),
     "m": _Quantity("40 nm", {"m": 1}, _SMALL),
     "1": _Quantity("0.85", {"": 1, "%": 0.01}, {}),
