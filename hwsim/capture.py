@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _MODULE = re.compile(r"\bhwsim(?:\.\w+)+")
 _TRACER = ("hwsim.frontends.torch", "hwsim.fold", "hwsim.graphfile")
+_WORDS = ("hwsim.errors", "hwsim.units")  # what messages say changes no graph
 HINTS = {"batch": 3, "prompt": 1531}  # sizes while tracing: neither 0, 1 nor equal to a model's own sizes
 
 
@@ -302,11 +303,12 @@ def _code_digest(module: str) -> str:
 
 
 def _sources(module: str, known: dict[str, str]) -> None:
-    """Add the source text of ``module`` and of every module of hwsim that it names; nothing is imported."""
+    """Add the source text of ``module`` and of every module of hwsim that it names, but for those of mere words;
+    nothing is imported."""
     package, _, name = module.rpartition(".")
     home, *folders = package.split(".")
     file = files(home).joinpath(*folders, f"{name}.py")
-    if module not in known and file.is_file():
+    if module not in known and module not in _WORDS and file.is_file():
         known[module] = file.read_text("utf-8")
         for named in _MODULE.findall(known[module]):
             _sources(named, known)
