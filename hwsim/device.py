@@ -12,7 +12,7 @@ from hwsim.calibration import calibrated, find_calibration, read_calibration
 from hwsim.card import Card, read_card
 from hwsim.cost import Cost
 from hwsim.errors import UnknownNameError
-from hwsim.mapper import Kernel
+from hwsim.mapper import Flow, Kernel
 from hwsim.registry import data_files, load_plugin, plugins
 
 GROUP = "hwsim.devices"
@@ -72,6 +72,16 @@ class Paced(Protocol):
 def estimate_run(device: Device, kernels: Sequence[Kernel], counts: Sequence[float]) -> list[Cost]:
     """The costs of ``kernels`` in a run of ``counts`` of each: alone, unless they depend on each other."""
     return device.estimate_run(kernels, counts) if isinstance(device, Paced) else estimate_all(device, kernels)
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """A device that knows more of its memories than their bandwidth, as a drive does of its flash."""
+
+    def serve(self, flow: Flow) -> Cost:
+        """What it takes to read or write the bytes of ``flow`` for others: seconds alone without the latency of the
+        first byte, ``busy`` seconds of the memory's whole bandwidth, bytes in ``traffic``, joules."""
+        ...
 
 
 @runtime_checkable

@@ -1,7 +1,8 @@
-"""Runs a schedule on a device: when each kernel starts and ends, and what it costs.
+"""Runs a schedule on a device or a system: when each step starts and ends, and what it costs.
 
 The host issues kernels one after the other and may run ahead; the device runs them in order. A kernel starts when it
-has been issued and the one before is done, so a lone kernel takes exactly its estimate plus its issue.
+has been issued and the one before is done, so a lone kernel takes exactly its estimate plus its issue. Schedules with
+transfers, several devices or streams are run by `hwsim.events`, where steps overlap and share bandwidth.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from functools import cached_property
 
 from hwsim.cost import Cost
 from hwsim.device import Device, estimate_run
+from hwsim.events.reference import run_reference
+from hwsim.events.table import Table, make_table
 from hwsim.graph import Repeat
-from hwsim.mapper import Kernel, Schedule
+from hwsim.mapper import Kernel, Schedule, Step, Transfer
+from hwsim.system import System, system_of
 from hwsim.value import value
 
 STEADY = 1e-12  # relative change of an iteration's time below which the repetition is steady
@@ -21,9 +25,9 @@ STEADY = 1e-12  # relative change of an iteration's time below which the repetit
 
 @value
 class Span:
-    """One execution of ``schedule.kernels[kernel]`` from ``start`` to ``end`` (seconds)."""
+    """One execution of ``schedule.steps[step]`` from ``start`` to ``end`` (seconds)."""
 
-    kernel: int
+    step: int
     start: float
     end: float
 
@@ -40,18 +44,33 @@ class Stretch:
         yield from self.spans
         for later in range(1, self.times + 1):
             shift = later * self.period
-            yield from [Span(span.kernel, span.start + shift, span.end + shift) for span in self.spans]
+            yield from [Span(span.step, span.start + shift, span.end + shift) for span in self.spans]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a resource did: an engine, a memory or one direction of a link. ``busy`` is seconds at full use, ``waited``
+    seconds that steps waited for it or ran slower because others used it."""
+
+    name: str
+    busy: float
+    nbytes: float
+    waited: float
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What ran when. ``elapsed`` is the time per kernel over all its executions, waiting for the host included;
-    ``stretches`` hold the executions (none where they were not asked for), steady repetitions once."""
+    """What ran when. ``elapsed`` is the time per step over all its executions, waiting for the host included: where
+    steps overlap, that of the kernels that run, and of transfers only while no kernel does, so that it adds up.
+    ``stretches`` hold the executions (none where they were not asked for), steady repetitions once.
+    ``tracks`` (of each step) and ``usage`` are empty where one device runs kernel after kernel."""
 
     seconds: float
     costs: tuple[Cost, ...]
     elapsed: tuple[float, ...]
     stretches: tuple[Stretch, ...]
+    tracks: tuple[str, ...] = ()
+    usage: tuple[Usage, ...] = ()
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
@@ -61,6 +80,8 @@ class Timeline:
 
 def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
     """Execute ``schedule`` on ``device``. ``spans=False`` leaves out the executions, which large sweeps do not need."""
+    if schedule.steady or not all(_plain(step) for step in schedule.steps):
+        return _run_events(schedule, system_of(device), spans)
     costs, issues = _costs(schedule, device)
     clock = _Clock(costs, issues, spans)
     position = 0
@@ -68,8 +89,55 @@ def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
         clock.run(range(position, repeat.start))
         clock.repeat(repeat)
         position = repeat.stop
-    clock.run(range(position, len(schedule.kernels)))
+    clock.run(range(position, len(schedule.steps)))
     return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.stretches))
+
+
+def _plain(step: Step) -> bool:
+    """Whether a step is a kernel that follows the one before on the main device."""
+    return isinstance(step, Kernel) and not (step.device or step.stream or step.waits)
+
+
+def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
+    """The timeline of a schedule whose steps overlap."""
+    table = make_table(schedule, system)
+    outcome = run_reference(table)
+    elapsed = [0.0] * len(schedule.steps)
+    for task, seconds in zip(table.tasks, outcome.elapsed, strict=True):
+        elapsed[task.step] += seconds
+    done = [
+        Span(table.tasks[one.task].step, one.start, one.end)
+        for one in outcome.executions
+        if not table.tasks[one.task].issue
+    ]
+    engines = zip(table.engines, outcome.engine_busy, outcome.engine_waited, strict=True)
+    resources = zip(table.resources, outcome.resource_busy, outcome.resource_waited, strict=True)
+    moved = _moved(schedule, table)
+    return Timeline(
+        outcome.seconds,
+        table.costs,
+        tuple(elapsed),
+        (Stretch(tuple(done)),) if spans else (),
+        tuple(table.streams[task.stream] for task in table.tasks if not task.issue),
+        (
+            *(Usage(name, busy, 0.0, waited) for name, busy, waited in engines),
+            *(Usage(name, busy, moved.get(name, 0.0), waited) for name, busy, waited in resources),
+        ),
+    )
+
+
+def _moved(schedule: Schedule, table: Table) -> dict[str, float]:
+    """Bytes per memory and link."""
+    moved: dict[str, float] = {}
+    for task in table.tasks:
+        if task.issue:
+            continue
+        step, traffic = schedule.steps[task.step], table.costs[task.step].traffic
+        links = [table.resources[number] for number, _ in task.uses] if isinstance(step, Transfer) else []
+        each = {**dict.fromkeys(links, step.nbytes), **traffic}
+        for name, nbytes in each.items():
+            moved[name] = moved.get(name, 0.0) + schedule.counts[task.step] * nbytes
+    return moved
 
 
 def _costs(schedule: Schedule, device: Device) -> tuple[list[Cost], list[float]]:
@@ -153,12 +221,12 @@ class _Clock:
             self.stretches[-1] = replace(self.stretches[-1], times=times, period=took)
 
 
-def unrolled(schedule: Schedule) -> Iterator[Kernel]:
-    """Every kernel in the order of execution, repetitions written out."""
+def unrolled(schedule: Schedule) -> Iterator[Step]:
+    """Every step in the order of execution, repetitions written out."""
     position = 0
     for repeat in schedule.repeats:
-        yield from schedule.kernels[position : repeat.start]
+        yield from schedule.steps[position : repeat.start]
         for _ in range(repeat.count):
-            yield from schedule.kernels[repeat.start : repeat.stop]
+            yield from schedule.steps[repeat.start : repeat.stop]
         position = repeat.stop
-    yield from schedule.kernels[position:]
+    yield from schedule.steps[position:]

@@ -1,4 +1,4 @@
-"""What a mapper makes of a graph: kernels in order, where every tensor lives, how much memory is in use.
+"""What a mapper makes of a graph: kernels and transfers in order, where every tensor lives, how much memory is in use.
 
 A mapper is the only place that knows both a graph and a device. It never computes time.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from hwsim.graph import Attribute, Graph, Kind, Repeat, Role
 from hwsim.value import value
@@ -38,8 +38,25 @@ class Flow:
 
 
 @value
+class Wait:
+    """A step that waits starts after step ``step`` of its schedule has ended, in the iteration ``back`` before its own.
+
+    Outside the waiting step's repetition it is the last but ``back`` execution of ``step`` so far. Executions before
+    the first one have ended at the start: of ``n`` buffers, the first ``n`` are free.
+    """
+
+    step: int
+    back: int = 0
+
+
+@value
 class Kernel:
-    """What a device launches: one op, or several fused ones with the ``kind`` and ``attrs`` of the main one."""
+    """What a device launches: one op, or several fused ones with the ``kind`` and ``attrs`` of the main one.
+
+    In a system ``device`` names the one that runs it (empty: the main one), and its flows name memories of that device.
+    A device runs one kernel at a time, of those that could start the highest ``priority`` first, ``background`` last.
+    ``stream`` (empty: that of its device) and ``waits`` say what it must not overtake.
+    """
 
     name: str
     kind: Kind
@@ -48,6 +65,11 @@ class Kernel:
     flows: tuple[Flow, ...]
     path: str = ""
     launch: Launch = Launch.GRAPH
+    device: str = ""
+    stream: str = ""
+    waits: tuple[Wait, ...] = ()
+    priority: int = 0
+    background: bool = False
 
     def size(self, name: str, default: int = 0) -> int:
         """The size attribute ``name`` of the main op."""
@@ -68,6 +90,33 @@ class Kernel:
     def nbytes(self) -> float:
         """Bytes read and written."""
         return sum(flow.nbytes for flow in self.flows)
+
+
+@value
+class Transfer:
+    """Bytes copied from one memory of a system to another, ``device.memory`` (or a memory of the main device).
+
+    It occupies both memories and every link between them while kernels go on. ``pattern`` and ``granule`` (bytes of a
+    contiguous run, 0: the whole) say how the source is read (``gather``), the target written (``scatter``), or both.
+    Bandwidth goes to the highest ``priority`` first, to ``background`` transfers last, and is shared fairly among
+    equals. Transfers of one ``stream`` (empty: one per source and target) follow each other.
+    """
+
+    name: str
+    nbytes: float
+    source: str
+    target: str
+    role: Role = Role.WEIGHT
+    pattern: Pattern = Pattern.STREAM
+    granule: float = 0.0
+    path: str = ""
+    stream: str = ""
+    waits: tuple[Wait, ...] = ()
+    priority: int = 0
+    background: bool = False
+
+
+Step: TypeAlias = "Kernel | Transfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +157,38 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Kernels in launch order; ``repeats`` index kernels as those of a graph index ops.
+    """Kernels and transfers in the order of issue; ``repeats`` index steps as those of a graph index ops.
 
     ``peak`` is the most bytes in use at once per memory, ``footprint`` the resident bytes by role, ``in_use`` the bytes
-    in use in all memories while each kernel runs (in the last iteration of a repetition, the fullest).
+    in use in all memories while each step runs (in the last iteration of a repetition, the fullest).
     ``notes`` say what the user should know: spilled tensors, formats that the device lacks.
+    ``steady`` schedules follow each other many times over, as decode steps do: waits then reach into the ones before,
+    and the time is the period of one more.
     """
 
-    kernels: tuple[Kernel, ...]
+    steps: tuple[Step, ...]
     repeats: tuple[Repeat, ...]
     placement: Placement
     peak: Mapping[str, float]
     footprint: Mapping[str, float]
     in_use: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    steady: bool = False
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The steps that are kernels."""
+        return tuple([step for step in self.steps if isinstance(step, Kernel)])
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """The steps that are transfers."""
+        return tuple([step for step in self.steps if isinstance(step, Transfer)])
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How often each kernel runs."""
-        counts = [1] * len(self.kernels)
+        """How often each step runs."""
+        counts = [1] * len(self.steps)
         for repeat in self.repeats:
             for index in range(repeat.start, repeat.stop):
                 counts[index] *= repeat.count

@@ -13,12 +13,17 @@ from hwsim.card import Card
 from hwsim.engine import Timeline
 from hwsim.graph import Role
 from hwsim.kernel_family import END_TO_END
-from hwsim.mapper import Launch, Schedule
+from hwsim.mapper import Kernel, Launch, Schedule
 from hwsim.units import format_quantity, format_seconds
+from hwsim.work import Work
 from hwsim.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from hwsim.system import System
+
+NO_WORK = Work(dtype="")  # of a transfer
 
 
 @dataclass(frozen=True)
@@ -54,38 +59,39 @@ class PhaseResult:
         return moved
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per kernel of the schedule: totals over all its executions, times the weight; ``memory_bytes`` is
-        what is in use while it runs."""
+        """One row per step of the schedule: totals over all its executions, times the weight; ``memory_bytes`` is
+        what is in use while it runs. A transfer is of the kind ``transfer`` and does no work."""
         rows = []
         pairs = zip(
-            self.schedule.kernels,
+            self.schedule.steps,
             self.timeline.costs,
             self.schedule.counts,
             self.timeline.elapsed,
             self.schedule.in_use,
             strict=True,
         )
-        for kernel, cost, count, elapsed, memory in pairs:
+        for step, cost, count, elapsed, memory in pairs:
             times = self.weight * count
+            work = step.work if isinstance(step, Kernel) else NO_WORK
             row: dict[str, Any] = {
                 "phase": self.phase,
                 "context": self.context,
-                "kernel": kernel.name,
-                "kind": str(kernel.kind),
-                "path": kernel.path,
-                "dtype": kernel.work.dtype,
+                "kernel": step.name,
+                "kind": str(step.kind) if isinstance(step, Kernel) else "transfer",
+                "path": step.path,
+                "dtype": work.dtype,
                 "launches": times,
                 "seconds": self.weight * elapsed,
                 "busy_seconds": times * cost.seconds,
                 "dynamic_joules": times * cost.joules,
                 "bound": cost.bound,
                 "memory_bytes": memory,
-                "matmul_flops": times * kernel.work.matmul_flops,
-                "vector_flops": times * kernel.work.vector_flops,
-                "special_ops": times * kernel.work.special_ops,
-                "unmodelled": kernel.work.unmodelled,
+                "matmul_flops": times * work.matmul_flops,
+                "vector_flops": times * work.vector_flops,
+                "special_ops": times * work.special_ops,
+                "unmodelled": work.unmodelled,
             }
-            row |= {f"{role}_bytes": times * kernel.work.bytes_of_role(role) for role in Role}
+            row |= {f"{role}_bytes": times * work.bytes_of_role(role) for role in Role}
             row |= {f"{memory}_traffic": times * nbytes for memory, nbytes in cost.traffic.items()}
             rows.append(row)
         return rows
@@ -94,7 +100,8 @@ class PhaseResult:
 @dataclass(frozen=True)
 class Result:
     """The outcome of one case. Seconds, joules, bytes; ``integration_error`` is the relative error estimate of the
-    sum over a growing context; ``mapper`` is a label, all its options stand in ``mapper_options`` as JSON."""
+    sum over a growing context; ``mapper`` is a label, all its options stand in ``mapper_options`` as JSON; ``card`` is
+    that of the main device where a ``system`` ran."""
 
     model: str
     card: Card
@@ -103,11 +110,12 @@ class Result:
     phases: tuple[PhaseResult, ...]
     integration_error: float = 0.0
     mapper_options: str = ""
+    system: System | None = None
 
     @property
     def device(self) -> str:
-        """The card's name."""
-        return self.card.name
+        """The name of the card, or of the system."""
+        return self.card.name if self.system is None else self.system.name
 
     @cached_property
     def latency(self) -> float:
@@ -133,7 +141,8 @@ class Result:
     @cached_property
     def energy(self) -> float:
         """Joules: static power over the latency, and the dynamic energy of every kernel."""
-        return self.card.static_power * self.latency + sum(part.weight * part.dynamic_joules for part in self.phases)
+        static = self.card.static_power if self.system is None else self.system.static_power
+        return static * self.latency + sum(part.weight * part.dynamic_joules for part in self.phases)
 
     @cached_property
     def traffic(self) -> Mapping[str, float]:

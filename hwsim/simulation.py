@@ -19,6 +19,7 @@ from hwsim.mapper_options import as_text, label, read_options
 from hwsim.precision import EVERYWHERE, in_precision, native_format
 from hwsim.registry import load_plugin
 from hwsim.result import PhaseResult, Result
+from hwsim.system import System
 from hwsim.workload import Workload, integrate
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Simulation:
             parts, error = (self._phase(self.workload.phase, self.workload.prompt),), 0.0
         options: DataclassInstance | None = getattr(self.mapper, "options", None)
         named = label(self.mapper.name, options)
-        return Result(self.model.name, self.device.card, named, self.workload, parts, error, as_text(options))
+        system = self.device if isinstance(self.device, System) else None
+        return Result(self.model.name, self.device.card, named, self.workload, parts, error, as_text(options), system)
 
     def _generate(self) -> tuple[tuple[PhaseResult, ...], float]:
         """Prefill, then decode integrated over the growing context."""

@@ -52,7 +52,7 @@ def test_folded_equals_unfolded(before, body, after, count):
     timeline = run(folded, Stub())
     assert timeline.seconds == pytest.approx(by_hand(before + body * count + after), rel=1e-9)
     assert sum(timeline.elapsed) == pytest.approx(timeline.seconds, rel=1e-9)
-    flat = replace(folded, kernels=tuple(unrolled(folded)), repeats=())
+    flat = replace(folded, steps=tuple(unrolled(folded)), repeats=())
     whole = run(flat, Stub())
     assert whole.seconds == pytest.approx(timeline.seconds, rel=1e-9)
     assert len(timeline.spans) == len(whole.spans)

@@ -81,7 +81,7 @@ class Dropping(Eager):
 
     def schedule(self, graph, device, policy):
         schedule = super().schedule(graph, device, policy)
-        return replace(schedule, kernels=schedule.kernels[:-1])
+        return replace(schedule, steps=schedule.steps[:-1])
 
 
 class Weightless(Eager):
@@ -90,7 +90,7 @@ class Weightless(Eager):
     def schedule(self, graph, device, policy):
         schedule = super().schedule(graph, device, policy)
         kernels = tuple(replace(kernel, flows=kernel.flows[:1]) for kernel in schedule.kernels)
-        return replace(schedule, kernels=kernels, peak={})
+        return replace(schedule, steps=kernels, peak={})
 
 
 class Lossy(Eager):
@@ -102,7 +102,7 @@ class Lossy(Eager):
             replace(kernel, work=replace(kernel.work, matmul_flops=0.0)) if kernel.kind is Kind.MATMUL else kernel
             for kernel in schedule.kernels
         )
-        return replace(schedule, kernels=tuple(kernels))
+        return replace(schedule, steps=tuple(kernels))
 
 
 @pytest.mark.parametrize(

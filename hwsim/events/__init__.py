@@ -1,0 +1,1 @@
+"""The event engine: kernels and transfers of a schedule on the shared resources of a system."""

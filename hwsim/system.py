@@ -1,0 +1,242 @@
+"""Systems: devices joined by links. Bytes find their way from one memory to another and occupy all that lies between.
+
+A memory is written ``device.memory``; one of the main device needs no device. A single device is a system of one, with
+the ``host`` behind its link to the host: a memory without a figure of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import inf
+from typing import ClassVar
+
+from hwsim.card import Card, Figure, Memory
+from hwsim.cost import Cost
+from hwsim.device import Device, Serving, Tags, estimate_run
+from hwsim.errors import InputError, UnknownNameError, lookup
+from hwsim.mapper import Flow, Kernel, Transfer
+from hwsim.placement import HOST
+from hwsim.serving import serve
+from hwsim.work import Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A connection of two devices or switches: B/s in the direction as written and ``back``, seconds, J/B.
+
+    ``half_duplex``: both directions share one bandwidth.
+    """
+
+    name: str
+    ends: tuple[str, str]
+    bandwidth: float
+    back: float
+    latency: float = 0.0
+    energy: float = 0.0
+    half_duplex: bool = False
+
+    def towards(self, end: str) -> Hop:
+        """The wire as bytes see it that leave it at ``end``."""
+        bandwidth = self.bandwidth if end == self.ends[1] else self.back
+        return Hop(self.name if self.half_duplex else f"{self.name} to {end}", bandwidth, self.latency, self.energy)
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One direction of a wire, the resource that transfers share."""
+
+    resource: str
+    bandwidth: float
+    latency: float
+    energy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A memory of a system: where it is, and the name that results carry."""
+
+    node: str
+    memory: Memory
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A system as data: a card per device (the first is the main one), wires, provenance of their figures."""
+
+    name: str
+    cards: Mapping[str, Card]
+    wires: tuple[Wire, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    title: str = ""
+
+
+class System:
+    """Devices that work together. Where one device is asked for it stands for the main one."""
+
+    parameters: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, topology: Topology, devices: Mapping[str, Device]) -> None:
+        self.topology = topology
+        self.devices = dict(devices)
+        self.main_name = next(iter(self.devices))
+        self._paths: dict[tuple[str, str], tuple[Hop, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """The system's name."""
+        return self.topology.name
+
+    @property
+    def main(self) -> Device:
+        """The device that runs kernels which name none."""
+        return self.devices[self.main_name]
+
+    @property
+    def card(self) -> Card:
+        """The card of the main device."""
+        return self.main.card
+
+    @property
+    def tags(self) -> Tags:
+        """What the main device can do."""
+        return self.main.tags
+
+    @property
+    def static_power(self) -> float:
+        """Watts drawn by all devices together, whatever they do."""
+        return sum(device.card.static_power for device in self.devices.values())
+
+    def estimate(self, kernel: Kernel) -> Cost:
+        """The cost of ``kernel`` on its device, alone."""
+        return self.device(kernel.device).estimate(kernel)
+
+    def estimate_run(self, kernels: Sequence[Kernel], counts: Sequence[float]) -> list[Cost]:
+        """The costs of ``kernels`` of the main device in one run."""
+        return estimate_run(self.main, kernels, counts)
+
+    def host_seconds(self, kernel: Kernel) -> float:
+        """The host's time to issue ``kernel``."""
+        return self.device(kernel.device).host_seconds(kernel)
+
+    def device(self, name: str) -> Device:
+        """The device called ``name``; the main one for an empty name."""
+        return lookup("device", name, self.devices) if name else self.main
+
+    def place(self, memory: str) -> Place:
+        """The memory written as ``device.memory``, or as ``memory`` of the main device."""
+        node, dot, name = memory.rpartition(".")
+        if not dot and memory == HOST and HOST in self._neighbours and HOST not in self.devices:
+            return Place(HOST, Memory(HOST, "main", inf, inf, inf, read_energy=0.0, write_energy=0.0), HOST)
+        device = self.device(node)
+        try:
+            found = device.card.memory(name)
+        except UnknownNameError:
+            raise UnknownNameError("memory", memory, self.memories) from None
+        main = node in ("", self.main_name)
+        return Place(node or self.main_name, found, name if main else f"{node}.{name}")
+
+    @cached_property
+    def memories(self) -> Mapping[str, Memory]:
+        """All memories under their full names."""
+        return {
+            f"{name}.{memory.name}": memory for name, device in self.devices.items() for memory in device.card.memories
+        }
+
+    def transfer(self, transfer: Transfer) -> Cost:
+        """What ``transfer`` takes alone: the slowest of source, links and target, after the latency of all."""
+        source, target = self.place(transfer.source), self.place(transfer.target)
+        pattern, granule = transfer.pattern, transfer.granule
+        reading = pattern if pattern is not Pattern.SCATTER else Pattern.STREAM
+        writing = pattern if pattern is not Pattern.GATHER else Pattern.STREAM
+        read = self._serve(source, Flow(source.memory.name, transfer.nbytes, False, reading, granule, transfer.role))
+        write = self._serve(target, Flow(target.memory.name, transfer.nbytes, True, writing, granule, transfer.role))
+        hops = self.path(source.node, target.node)
+        latency = self.latency(transfer)
+        busy = _added({source.name: read.busy_seconds}, {target.name: write.busy_seconds})
+        busy |= {hop.resource: transfer.nbytes / hop.bandwidth for hop in hops}
+        bound = max(busy, key=busy.__getitem__)
+        flowing = max(busy[bound], read.seconds, write.seconds)
+        joules = read.joules + write.joules + transfer.nbytes * sum(hop.energy for hop in hops)
+        traffic = _added({source.name: read.nbytes}, {target.name: write.nbytes})
+        return Cost(latency + flowing, joules, traffic, busy, bound if flowing >= latency else "latency")
+
+    def latency(self, transfer: Transfer) -> float:
+        """Seconds before the first byte arrives: the source's and those of all links."""
+        source, target = self.place(transfer.source), self.place(transfer.target)
+        return source.memory.latency + sum(hop.latency for hop in self.path(source.node, target.node))
+
+    def path(self, source: str, target: str) -> tuple[Hop, ...]:
+        """The links from one device or switch to another: fewest hops, of these the widest."""
+        key = (source, target)
+        if key not in self._paths:
+            self._paths[key] = self._search(source, target)
+        return self._paths[key]
+
+    @cached_property
+    def _neighbours(self) -> Mapping[str, Mapping[str, Hop]]:
+        """Where the wires of each node lead."""
+        found: dict[str, dict[str, Hop]] = {name: {} for name in self.devices}
+        for wire in self.topology.wires:
+            for start, end in (wire.ends, wire.ends[::-1]):
+                found.setdefault(start, {})[end] = wire.towards(end)
+        return found
+
+    def _search(self, source: str, target: str) -> tuple[Hop, ...]:
+        """Breadth first; of paths equally short the one with the widest narrowest link, then the first as written."""
+        best: dict[str, tuple[Hop, ...]] = {source: ()}
+        reached = [source]
+        while reached and target not in best:
+            found: dict[str, tuple[Hop, ...]] = {}
+            for node in reached:
+                for end, hop in self._neighbours[node].items():
+                    path = (*best[node], hop)
+                    if end not in best and (end not in found or _width(path) > _width(found[end])):
+                        found[end] = path
+            best |= found
+            reached = list(found)
+        if target not in best:
+            raise InputError(f"system '{self.name}' has no path from '{source}' to '{target}': no link joins them")
+        return best[target]
+
+    def _serve(self, place: Place, flow: Flow) -> Served:
+        device = self.devices.get(place.node)
+        cost = device.serve(flow) if isinstance(device, Serving) else serve(place.memory, flow, self._power(device))
+        moved = cost.traffic.get(place.memory.name, flow.nbytes)
+        return Served(cost.seconds, cost.busy.get(place.memory.name, 0.0), moved, cost.joules)
+
+    def _power(self, device: Device | None) -> float:
+        return max(0.0, device.card.limit - device.card.idle) if device is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A memory's part of a transfer: seconds alone, of these at full bandwidth; bytes that it moves; joules."""
+
+    seconds: float
+    busy_seconds: float
+    nbytes: float
+    joules: float
+
+
+def system_of(device: Device) -> System:
+    """``device`` itself if it is a system, else a system of one, with the host behind its link to the host."""
+    if isinstance(device, System):
+        return device
+    card = device.card
+    wires = tuple(
+        Wire(link.name, (card.name, HOST), link.bandwidth, link.bandwidth, link.latency, link.energy or 0.0)
+        for link in card.links
+        if link.to == HOST
+    )
+    return System(Topology(card.name, {card.name: card}, wires[:1], title=card.title), {card.name: device})
+
+
+def _width(path: Sequence[Hop]) -> float:
+    return min((hop.bandwidth for hop in path), default=inf)
+
+
+def _added(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    return {name: left.get(name, 0.0) + right.get(name, 0.0) for name in {**left, **right}}
