@@ -7,108 +7,71 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from hwsim.errors import CardError, InputError, Problem, lookup, nearest_name
+from hwsim.figures import MARKS as MARKS
+from hwsim.figures import (
+    Bytes,
+    Count,
+    FigureFile,
+    Flops,
+    Hertz,
+    PerByte,
+    PerFlop,
+    Rate,
+    Seconds,
+    SourceFile,
+    Strict,
+    Watts,
+)
+from hwsim.figures import Figure as Figure
+from hwsim.figures import Mark as Mark
 from hwsim.units import parse
 from hwsim.yamlfile import Marks, load_yaml, validate
 
-MARKS = ("datasheet", "paper", "measured", "calibrated", "derived", "assumed")
-"""Where figures are from; what is calibrated stands in no card but in a calibration beside it."""
-Mark: TypeAlias = Literal["datasheet", "paper", "measured", "derived", "assumed"]
+
+class _ComputeFile(Strict):
+    units: Count | None = None
+    clock: Hertz | None = None
+    matmul: dict[str, Flops] = Field(default_factory=dict)
+    vector: dict[str, Flops] = Field(default_factory=dict)
+    special: Flops | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One number of a card in SI units, with where it comes from."""
-
-    value: float
-    unit: str
-    mark: str
-    source: str
-    note: str = ""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _FigureFile(_Strict):
-    """`{value: 4.8 TB/s, mark: datasheet, source: h200-ds}`."""
-
-    value: str | float
-    mark: Mark
-    source: str
-    note: str = ""
-
-
-def _in(unit: str) -> AfterValidator:
-    """Turns a written figure into a `Figure` in ``unit``."""
-
-    def parse_figure(given: _FigureFile) -> Figure:
-        return Figure(parse(given.value, unit), unit, given.mark, given.source, given.note)
-
-    return AfterValidator(parse_figure)
-
-
-_Count: TypeAlias = Annotated[_FigureFile, _in("1")]
-_Bytes: TypeAlias = Annotated[_FigureFile, _in("B")]
-_Rate: TypeAlias = Annotated[_FigureFile, _in("B/s")]
-_Seconds: TypeAlias = Annotated[_FigureFile, _in("s")]
-_Flops: TypeAlias = Annotated[_FigureFile, _in("FLOP/s")]
-_Hertz: TypeAlias = Annotated[_FigureFile, _in("Hz")]
-_Watts: TypeAlias = Annotated[_FigureFile, _in("W")]
-_PerByte: TypeAlias = Annotated[_FigureFile, _in("J/B")]
-_PerFlop: TypeAlias = Annotated[_FigureFile, _in("J/FLOP")]
-
-
-class _SourceFile(_Strict):
-    title: str
-    url: str = ""
-    date: str | int = ""
-
-
-class _ComputeFile(_Strict):
-    units: _Count | None = None
-    clock: _Hertz | None = None
-    matmul: dict[str, _Flops] = Field(default_factory=dict)
-    vector: dict[str, _Flops] = Field(default_factory=dict)
-    special: _Flops | None = None
-
-
-class _MemoryFile(_Strict):
+class _MemoryFile(Strict):
     name: str
     kind: Literal["cache", "scratchpad", "main", "storage"]
-    capacity: _Bytes
-    bandwidth: _Rate
-    write_bandwidth: _Rate | None = None
-    latency: _Seconds | None = None
-    granularity: _Bytes | None = None
-    read_energy: _PerByte | None = None
-    write_energy: _PerByte | None = None
+    capacity: Bytes
+    bandwidth: Rate
+    write_bandwidth: Rate | None = None
+    latency: Seconds | None = None
+    granularity: Bytes | None = None
+    read_energy: PerByte | None = None
+    write_energy: PerByte | None = None
 
 
-class _LinkFile(_Strict):
+class _LinkFile(Strict):
     name: str
     to: Literal["host", "peer", "switch"]
-    bandwidth: _Rate
-    latency: _Seconds | None = None
-    energy: _PerByte | None = None
+    bandwidth: Rate
+    latency: Seconds | None = None
+    energy: PerByte | None = None
 
 
-class _PowerFile(_Strict):
-    idle: _Watts
-    limit: _Watts | None = None
+class _PowerFile(Strict):
+    idle: Watts
+    limit: Watts | None = None
 
 
-class _EnergyFile(_Strict):
-    matmul: dict[str, _PerFlop] = Field(default_factory=dict)
-    vector: dict[str, _PerFlop] = Field(default_factory=dict)
+class _EnergyFile(Strict):
+    matmul: dict[str, PerFlop] = Field(default_factory=dict)
+    vector: dict[str, PerFlop] = Field(default_factory=dict)
 
 
-class CardFile(_Strict):
+class CardFile(Strict):
     """The YAML form of a card; `hwsim schema card` prints its JSON Schema."""
 
     card: str
@@ -117,13 +80,13 @@ class CardFile(_Strict):
     generation: str | None = None
     first_form: bool = False
     released: int | None = None
-    sources: dict[str, _SourceFile]
+    sources: dict[str, SourceFile]
     compute: _ComputeFile = _ComputeFile()
     memories: list[_MemoryFile] = Field(min_length=1)
     links: list[_LinkFile] = Field(default_factory=list)
     power: _PowerFile
     energy: _EnergyFile = _EnergyFile()
-    parameters: dict[str, _FigureFile] = Field(default_factory=dict)
+    parameters: dict[str, FigureFile] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
