@@ -13,8 +13,8 @@ from functools import lru_cache
 from hwsim.device import Device
 from hwsim.fold import fold
 from hwsim.graph import Attribute, Graph, Kind, Op, Repeat, Role, Structure
-from hwsim.liveness import usage
-from hwsim.mapper import Kernel, Launch, Policy, Schedule
+from hwsim.liveness import Usage, usage
+from hwsim.mapper import Flow, Kernel, Launch, Policy, Schedule
 from hwsim.placement import place
 from hwsim.work import Access, Work, work_of
 
@@ -41,28 +41,60 @@ class Group:
     ops: tuple[int, ...]
 
 
-def schedule_groups(graph: Graph, groups: Sequence[Group], device: Device, policy: Policy, launch: Launch) -> Schedule:
-    """A schedule of one kernel per group; ``graph`` is folded and no group crosses the edge of a repetition."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The kernels of a graph before anything has a place: the work of each, how often it runs, the bytes of activations
+    alive while it does (in the fullest of its runs), and the memory in use altogether."""
+
+    graph: Graph
+    works: tuple[Work, ...]
+    counts: tuple[int, ...]
+    alive: tuple[float, ...]
+    repeats: tuple[Repeat, ...]
+    use: Usage
+    absent: frozenset[str]
+    mains: tuple[Op, ...]
+    attrs: tuple[Mapping[str, Attribute], ...]
+    labels: tuple[str, ...]
+
+    def kernel(self, number: int, flows: tuple[Flow, ...], launch: Launch) -> Kernel:
+        """Kernel ``number`` with its traffic."""
+        main = self.mains[number]
+        return Kernel(self.labels[number], main.kind, self.attrs[number], self.works[number], flows, main.path, launch)
+
+
+def draft(graph: Graph, groups: Sequence[Group]) -> Draft:
+    """One kernel per group; ``graph`` is folded and no group crosses the edge of a repetition."""
     groups = tuple(groups)
     plan = _plan(graph.structure, groups)
     parts = [[work_of(graph.ops[index], graph) for index in group.ops] for group in groups]
-    works = [_joined(graph, group, works, plan.absent) for group, works in zip(groups, parts, strict=True)]
+    works = tuple([_joined(graph, group, works, plan.absent) for group, works in zip(groups, parts, strict=True)])
+    mains = tuple(
+        [
+            graph.ops[group.ops[_widest(works) if main is None else main]]
+            for group, works, main in zip(groups, parts, plan.mains, strict=True)
+        ]
+    )
     use = usage(graph, plan.absent)
-    placed = place(graph, zip(works, plan.counts, strict=True), device.card, use, policy)
-    kernels = []
-    for number, (group, work) in enumerate(zip(groups, works, strict=True)):
-        place_of_main = plan.mains[number]
-        main = graph.ops[group.ops[_widest(parts[number]) if place_of_main is None else place_of_main]]
-        flows = placed.placement.flows(work)
-        kernels.append(Kernel(plan.labels[number], main.kind, _described(main, group), work, flows, main.path, launch))
+    alive = tuple([max([use.alive[index] for index in group.ops]) for group in groups])
+    attrs = tuple([_described(main, group) for main, group in zip(mains, groups, strict=True)])
+    return Draft(graph, works, plan.counts, alive, plan.repeats, use, plan.absent, mains, attrs, plan.labels)
+
+
+def schedule_groups(graph: Graph, groups: Sequence[Group], device: Device, policy: Policy, launch: Launch) -> Schedule:
+    """A schedule of one kernel per group; ``graph`` is folded and no group crosses the edge of a repetition."""
+    drawn = draft(graph, groups)
+    use = drawn.use
+    placed = place(graph, zip(drawn.works, drawn.counts, strict=True), device.card, use, policy)
+    flows_of = placed.placement.flows
     resident = sum(use.resident.values())
     return Schedule(
-        tuple(kernels),
-        plan.repeats,
+        tuple([drawn.kernel(number, flows_of(work), launch) for number, work in enumerate(drawn.works)]),
+        drawn.repeats,
         placed.placement,
         placed.peak,
         {**use.resident, "activation": use.peak_activations},
-        tuple([resident + max([use.alive[index] for index in group.ops]) for group in groups]),
+        tuple([resident + alive for alive in drawn.alive]),
         placed.notes,
     )
 

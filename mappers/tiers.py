@@ -1,0 +1,205 @@
+"""Which share of what lies in which tier: by traffic per byte (greedy), or by the least time of traffic (LP)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linprog
+from scipy.sparse import coo_array, csr_array
+
+from hwsim.errors import DoesNotFitError, HwsimError
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A memory that data may be placed in: bytes of room, B/s of reads and writes.
+
+    ``far``: kernels cannot address it. What lies there is copied while other kernels run, over ``links`` (B/s by name)
+    that it may share with other tiers.
+    """
+
+    name: str
+    capacity: float
+    read: float
+    write: float
+    links: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def far(self) -> bool:
+        """Whether its bytes come over links."""
+        return bool(self.links)
+
+    def seconds(self, reads: FloatArray, writes: FloatArray) -> FloatArray:
+        """Time of traffic at full bandwidth."""
+        return reads / self.read + writes / self.write
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """What is to be placed. ``alive`` holds the bytes of each item (columns) at each moment (rows); ``reads`` and
+    ``writes`` those that each kernel (rows) moves of it in all its runs. ``tiers`` are in order of preference."""
+
+    items: tuple[str, ...]
+    alive: FloatArray
+    reads: FloatArray
+    writes: FloatArray
+    tiers: tuple[Tier, ...]
+
+    @property
+    def sizes(self) -> FloatArray:
+        """The most bytes of each item at any moment."""
+        return np.asarray(self.alive.max(axis=0, initial=0.0))
+
+    def used(self, shares: FloatArray) -> FloatArray:
+        """The most bytes at once in each tier."""
+        return np.asarray((self.alive @ shares).max(axis=0, initial=0.0))
+
+    def seconds(self, shares: FloatArray) -> float:
+        """Time of all traffic: tiers that a kernel addresses work side by side while it runs, kernels one after the
+        other; far tiers and their links work beside all kernels."""
+        each = [
+            tier.seconds(self.reads @ part, self.writes @ part) for tier, part in zip(self.tiers, shares.T, strict=True)
+        ]
+        near = [part for tier, part in zip(self.tiers, each, strict=True) if not tier.far]
+        spans = [float(np.max(near, axis=0).sum())] if near else []
+        spans += [float(part.sum()) for tier, part in zip(self.tiers, each, strict=True) if tier.far]
+        moved = (self.reads + self.writes).sum(axis=0) @ shares
+        spans += list(_link_seconds(self.tiers, moved).values())
+        return max(spans, default=0.0)
+
+
+def _link_seconds(tiers: Sequence[Tier], moved: FloatArray) -> dict[str, float]:
+    """Busy time of every link when ``moved`` bytes come from or go to each tier."""
+    busy: dict[str, float] = {}
+    for tier, nbytes in zip(tiers, moved.tolist(), strict=True):
+        for link, bandwidth in tier.links:
+            busy[link] = busy.get(link, 0.0) + nbytes / bandwidth
+    return busy
+
+
+def check_room(placing: Placing, what: str, where: str) -> None:
+    """Raises `DoesNotFitError` where all tiers together are too small."""
+    needed = float(placing.alive.sum(axis=1).max(initial=0.0))
+    room = sum(tier.capacity for tier in placing.tiers)
+    if needed > room * (1 + 1e-12):
+        tiers = ", ".join(tier.name for tier in placing.tiers)
+        raise DoesNotFitError(what, needed, room, f"the tiers of {where} ({tiers})")
+
+
+def greedy(placing: Placing) -> FloatArray:
+    """Shares (items x tiers): the item with the most traffic per byte first, each into the first tiers with room."""
+    sizes = placing.sizes
+    traffic = (placing.reads + placing.writes).sum(axis=0)
+    worth = np.divide(traffic, sizes, out=np.zeros_like(traffic), where=sizes > 0)
+    room = np.array([[tier.capacity] * len(placing.alive) for tier in placing.tiers]).reshape(len(placing.tiers), -1)
+    shares = np.zeros((len(placing.items), len(placing.tiers)))
+    for item in np.argsort(-worth, kind="stable"):
+        alive = placing.alive[:, item]
+        left = 1.0
+        for tier in range(len(placing.tiers)):
+            moments = alive > 0
+            fits = np.min(room[tier][moments] / alive[moments], initial=left)
+            taken = min(left, max(0.0, fits))
+            shares[item, tier] = taken
+            room[tier] -= taken * alive
+            left -= taken
+            if left <= 1e-15:
+                break
+        else:
+            shares[item, -1] += left
+    return shares
+
+
+def least_time(placing: Placing) -> FloatArray:
+    """Shares (items x tiers) of the least ``Placing.seconds``, by linear programming."""
+    items, tiers, kernels = len(placing.items), placing.tiers, len(placing.reads)
+    scale = (
+        placing.seconds(greedy(placing)) or 1.0
+    )  # times in units of a known answer, as the solver's tolerance is fix
+    columns = items * len(tiers) + kernels + 1  # shares item by item, then the time of each kernel, then that of all
+    bounds = _Rows(columns)
+    for number, tier in enumerate(tiers):
+        shares = np.arange(number, items * len(tiers), len(tiers))
+        for moment in _fullest(placing.alive):
+            bounds.add(shares, placing.alive[moment] / tier.capacity, 1.0)
+        busy = tier.seconds(placing.reads, placing.writes) / scale
+        if tier.far:
+            bounds.add([*shares, columns - 1], [*busy.sum(axis=0), -1.0], 0.0)
+            continue
+        for kernel in range(kernels):
+            bounds.add([*shares, items * len(tiers) + kernel], [*busy[kernel], -1.0], 0.0)
+    bounds.add(range(items * len(tiers), columns), [*np.ones(kernels), -1.0], 0.0)
+    _add_links(bounds, placing, scale)
+    whole = _Rows(columns)
+    for item in range(items):
+        whole.add(range(item * len(tiers), (item + 1) * len(tiers)), np.ones(len(tiers)), 1.0)
+    return _solved(bounds, whole, (items, len(tiers)))
+
+
+def _add_links(bounds: _Rows, placing: Placing, scale: float) -> None:
+    """Every link that far tiers share is busy no longer than the whole takes."""
+    moved = (placing.reads + placing.writes).sum(axis=0) / scale
+    count = len(placing.tiers)
+    for link in sorted({name for tier in placing.tiers for name, _ in tier.links}):
+        columns, values = [bounds.columns - 1], [-1.0]
+        for number, tier in enumerate(placing.tiers):
+            rate = sum(1.0 / bandwidth for name, bandwidth in tier.links if name == link)
+            if rate:
+                columns += range(number, len(placing.items) * count, count)
+                values += (moved * rate).tolist()
+        bounds.add(columns, values, 0.0)
+
+
+def _solved(bounds: _Rows, whole: _Rows, shape: tuple[int, int]) -> FloatArray:
+    """The shares of the least time of all, the last column."""
+    cost = np.zeros(bounds.columns)
+    cost[-1] = 1.0
+    found = linprog(
+        cost, A_ub=bounds.matrix(), b_ub=bounds.limits, A_eq=whole.matrix(), b_eq=whole.limits, method="highs"
+    )
+    if found.x is None:
+        raise HwsimError(f"no placement found: {found.message}")
+    best = np.clip(found.x[: shape[0] * shape[1]], 0.0, 1.0).reshape(shape)
+    return np.asarray(best / best.sum(axis=1, keepdims=True))
+
+
+class _Rows:
+    """Rows of a sparse system of inequalities or equations under construction."""
+
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
+        self.limits: list[float] = []
+        self._columns: list[Sequence[int] | IntArray] = []
+        self._values: list[Sequence[float] | FloatArray] = []
+
+    def add(self, columns: Sequence[int] | IntArray, values: Sequence[float] | FloatArray, limit: float) -> None:
+        """sum(values · x[columns]) at most, or equal to, ``limit``."""
+        self._columns.append(columns)
+        self._values.append(values)
+        self.limits.append(limit)
+
+    def matrix(self) -> csr_array:
+        """The coefficients."""
+        rows = np.repeat(np.arange(len(self._columns)), [len(columns) for columns in self._columns])
+        places = (rows, np.concatenate(self._columns).astype(np.intp))
+        return csr_array(coo_array((np.concatenate(self._values), places), shape=(len(self._columns), self.columns)))
+
+
+def _fullest(alive: FloatArray) -> list[int]:
+    """Moments that no other one exceeds in every item: only these can overfill a tier."""
+    distinct = np.unique(alive, axis=0, return_index=True)[1].tolist()
+    return [
+        moment
+        for moment in distinct
+        if not any(other != moment and bool((alive[other] >= alive[moment]).all()) for other in distinct)
+    ]
+
+
+SOLVERS: Mapping[str, Callable[[Placing], FloatArray]] = {"greedy": greedy, "lp": least_time}
