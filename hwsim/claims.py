@@ -256,7 +256,7 @@ def _state_floats(figure: FigureFile, graph: Bound) -> float:
 
 
 MEASURES: Mapping[str, Callable[[FigureFile, Bound], float]] = {
-    "parameters": lambda figure, graph: float(graph("prefill", figure.tokens).parameters),
+    "parameters": lambda figure, graph: float(graph(figure.phase, figure.tokens).parameters),
     "state_bytes": _state_bytes,
     "kv_bytes_per_token": _kv_bytes_per_token,
     "state_floats_per_layer": _state_floats,
