@@ -25,6 +25,9 @@ from hwsim.devices.gpu.timing import Array, Timing
 from hwsim.mapper import Kernel, Launch
 
 THROTTLED = 0.97  # share of the full clock below which power is said to bind
+SETTLING = (
+    5e-3  # seconds at full clocks before power is limited (products of 0.2 to 4 ms, once and in a row, on an H200)
+)
 
 
 class State(StrEnum):
@@ -38,6 +41,9 @@ class State(StrEnum):
     RUN = "run"
     SINGLE = "single"
     REPLAY = "replay"
+
+
+RUNS = {State.SINGLE: 7, State.REPLAY: 20}  # of a kernel in a row that a benchmark makes, at least
 
 
 class Gpu:
@@ -161,7 +167,7 @@ class Gpu:
         chip = self.chip
         load = batch.columns.load(chip, self.replay)
         if self.state is State.SINGLE:
-            load = load._replace(evicted=chip.evicted(load.main_read + load.main_write))
+            load = load._replace(evicted=chip.evicted(load.main_read))
         timing = batch.family.timing(batch.shape, load, chip)
         launch = chip["single_latency" if self.state is State.SINGLE else "graph_launch_latency"]
         copying = np.array([sent.seconds(chip) for sent in batch.outside])
@@ -171,15 +177,15 @@ class Gpu:
         served = load.main_read + load.main_write + timing.main_again
         joules = self._power.joules(load, timing, served) + np.array([sent.joules for sent in batch.outside])
         stalled = np.minimum(served / chip.main_bandwidth, seconds)
-        if limited and self.state is not State.SINGLE:
-            clock = self._power.clock(stalled, seconds, joules)
-            settled, energy = stalled + (seconds - stalled) / clock, joules * clock**2
-            if self.state is State.REPLAY:  # times are of short regions, energies of runs that last
-                joules = energy + self.card.static_power * (settled - seconds)
-            else:
-                seconds, joules = settled, energy
-        else:
-            clock = np.ones_like(seconds)
+        clock = self._power.clock(stalled, seconds, joules) if limited else np.ones_like(seconds)
+        settled = stalled + (seconds - stalled) / clock
+        if self.state is State.RUN:
+            seconds, joules = settled, joules * clock**2
+        else:  # energies are of runs that last, times as far as their power settles
+            late = np.clip(1.0 - SETTLING / (RUNS[self.state] * seconds), 0.0, 1.0)
+            taken = seconds + late * (settled - seconds) if given is None else given
+            joules = joules * clock**2 + self.card.static_power * (settled - taken)
+            seconds = taken
         throttled = np.where(self.state is State.RUN, clock < THROTTLED, False).astype(float)
         return Times(chip, batch, timing, seconds, stalled, throttled, joules, cached, served)
 

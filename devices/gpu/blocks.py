@@ -123,7 +123,7 @@ def traffic(
     writing = load.write / (chip.cache_bandwidth * chip["cache_write_share"])
     return {
         "cache": np.maximum(reading, writing),
-        "main": (load.main_read + load.main_write + main_again) / chip.main_bandwidth,
+        "main": (load.main_read + load.main_write + load.evicted + main_again) / chip.main_bandwidth,
     }
 
 

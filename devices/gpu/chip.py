@@ -26,9 +26,9 @@ REQUIRED: Mapping[str, str] = {
 # CUDA C++ Programming Guide: lanes of a warp, the widest load of a lane in bytes.
 LANES, LOAD_BYTES = 32, 16
 
-# Share of the lines of a cache full of writes that are still dirty: 45 of 60 MiB on an H200, from the time that
-# attention over 0.1 to 2 GB takes longer after such a flush than in a replay.
-DIRTY_SHARE = 0.75
+# Share of the lines of a cache full of writes that are still dirty: kernels of every family that read up to 60 MiB take
+# so much longer after such a flush than in a replay (H200, H100).
+DIRTY_SHARE = 0.4
 
 
 def _neutral(card: Card, name: str) -> float:
@@ -88,9 +88,12 @@ class Chip:
         """Sustained bandwidth of the cache in B/s."""
         return self.cache.bandwidth * self["cache_share"]
 
-    def evicted(self, nbytes: Array) -> Array:
-        """The dirty bytes that ``nbytes`` displace from a cache that was flushed by writing it full."""
-        return DIRTY_SHARE * np.minimum(nbytes, self.cache.capacity)
+    def evicted(self, read: Array) -> Array:
+        """The dirty bytes that ``read`` ones displace from a cache that was flushed by writing it full.
+
+        Bytes that are written displace as many, but stay in their place.
+        """
+        return DIRTY_SHARE * np.minimum(read, self.cache.capacity)
 
     def missing(self, footprint: Array) -> Array:
         """The share of bytes that the cache lacks when kernels of so many bytes are replayed back to back.

@@ -3,12 +3,12 @@
 A tile of rows x columns of the result walks its slice of k in steps of 128 bytes of every operand row:
 
     walk  = waves x steps x max(2 x rows x columns x depth / rate, operands of a step / loads, least step)
-    store = waves x rows x columns x result / (port x store share)
-    seconds = tile latency + max(walk + store, traffic) + overlap x min(walk + store, traffic) + cost of slices
+    store = waves x rows x columns x result / (port x store share), half hidden behind the next tile's walk
+    seconds = start + max(walk + store, traffic) + overlap x min(walk + store, traffic) + cost of slices
 
-Libraries write the main loop in three ways, which differ in their tiles, in how they load operands and in the share of
-the peak that they reach: with instructions of a warpgroup (wgmma and what follows it), of a warp (mma.sync), and of
-lanes (fp32).
+Libraries write the main loop in five ways, which differ in their tiles, in how they load operands and in the share of
+the peak that they reach: with instructions of a warpgroup (wgmma and what follows it), of a warp (mma.sync, with copies
+as wide as rows are aligned), and of lanes (fp32).
 """
 
 from __future__ import annotations
@@ -31,27 +31,40 @@ STEP_BYTES = 128.0  # of each operand row in a step: one swizzled line of shared
 PORT_BYTES = 64.0  # a clock between the cache and one unit (NVIDIA A100 whitepaper: 5,120 B a clock for 80 read ports)
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 STEP_CYCLES = 150.0  # of the smallest step of a warpgroup: a barrier and four dependent instructions (k = 128 to 2,048)
+# Share of the peak that mma.sync reaches beside warpgroup instructions (arXiv 2402.13499, H100: 62.9 % on average).
+WARP_SHARE = 0.63
 LEAST_STEPS = 4.0  # of a slice
 GROUP_SLICES, WARP_SLICES = 16.0, 32.0  # most slices that cuBLAS cuts k into (time over k of products with few tiles)
 ASYNC_BYTES = 4  # of a copy into shared memory where rows are not multiples of 16 bytes (PTX ISA, cp.async)
-NARROW_COPIES = 3.5  # such copies, or element by element, that a unit makes in a cycle (large products on an H200)
+NARROW_COPIES = 3.0  # such copies, or element by element, that a unit makes in a cycle (large products on an H200)
+# Lanes' tiles pay for their operands' way from shared memory: rows of a tile that take as long (128 x 128, 64 x 64 and
+# 32 x 128 at 50, 38 and 26 TFLOP/s on an H200). Two warps, of a tile with a side of 32, keep half of a unit busy.
+LANE_ROWS, LANE_WARPS, SMALL_SIDE, SMALL_WARPS = 30.0, 4.0, 32, 2.0
+START_ANSWERS = 2.0  # of memory, one after the other, before the first step: descriptors, then operands
+STORES_HIDDEN = 0.5  # of a store behind the next tile of a warpgroup kernel that stays on its unit
+SKINNY = 6.0  # time of gemmSN's lanes over that of a square tile's (fp32, 2 to 14 rows, H200)
 TIE = 0.02  # of the time to load operands: of cuts that are as fast, one that loads less
 LARGEST = 128 * 256  # results of a tile, as accumulators fill the registers
 
-GROUP, WARP, NARROW, LANES = range(4)
-_WARP_SIDES = (64, 128, 256)
+# Main loops by the names of the kernels that cuBLAS 13 takes for 660 shapes on an H100: nvjet's; cutlass_80 with copies
+# of 16 bytes, or of 4 where rows are aligned to these only; cutlass_75 for rows of odd length; lanes' (ffma, simt).
+GROUP, WARP, NARROW, ROUGH, LANES = range(5)
+_SIDES = (64, 128, 256)
 _TILES: tuple[set[tuple[int, int]], ...] = (
     {pair for w in (64, 128, 192, 256) for s in (8, 16, 32, 64, 96, 128, 160, 192, 256) for pair in ((w, s), (s, w))},
-    {(w, s) for w in _WARP_SIDES for s in _WARP_SIDES},
-    {(w, s) for w in _WARP_SIDES[:2] for s in _WARP_SIDES[:2]},
-    {(w, s) for w in (32, 64, 128) for s in (32, 64, 128)} - {(32, 32)},
+    {(w, s) for w in _SIDES for s in _SIDES},
+    {(w, s) for w in _SIDES for s in _SIDES} | {(32, 32), (16, 16)},
+    {(64, 64), (128, 128), (128, 256), (32, 32)},
+    {(w, s) for w in (32, 64, 128, 256) for s in (32, 64, 128, 256) if w * s <= 128 * 128},
 )
 _VECTORS = ((1, 4), (4, 1))  # of a product with a vector (cuBLAS gemv): a block reads its rows whole, nothing is cut
-_SHAPES = sorted({*_VECTORS, *(pair for tiles in _TILES for pair in tiles if pair[0] * pair[1] <= LARGEST)})
+_SKINNY = (16, 8)  # of a product of few rows on lanes (cuBLAS gemmSN): as many rows as there are
+_SHAPES = sorted({*_VECTORS, _SKINNY, *(pair for tiles in _TILES for pair in tiles if pair[0] * pair[1] <= LARGEST)})
 _CUTS = 3  # tries of a tile: whole, as many slices as units are free, half as many
 ROWS, COLUMNS = (np.repeat(np.array(side, dtype=float), _CUTS) for side in zip(*_SHAPES, strict=True))
 _FREE = np.tile([0.0, 1.0, 0.5], len(_SHAPES))
 _VECTOR = np.minimum(ROWS, COLUMNS) == 1
+_FEW = np.repeat([shape == _SKINNY for shape in _SHAPES], _CUTS)
 ALLOWED = np.array([np.repeat([shape in tiles for shape in _SHAPES], _CUTS) for tiles in _TILES])
 
 
@@ -95,20 +108,23 @@ def _aligned(row_bytes: float) -> int:
 def timing(x: Product, load: Load, chip: Chip) -> Timing:
     """Times of the best cuts."""
     way = ways(x, load, chip)
-    share = np.where(way == LANES, chip["simt_share"], chip["matmul_share"])
+    warp = WARP_SHARE if _has_groups(chip) else 1.0
+    share = np.where(way == LANES, chip["simt_share"], chip["matmul_share"] * np.where(way == GROUP, 1.0, warp))
     rate = load.matmul_rate * share / chip.units
     again = refetched(x, chip)
     main = (load.main_read + load.main_write + load.evicted + again) / chip.main_bandwidth
     traffic = np.maximum(main, (load.read + load.write) / chip.cache_bandwidth)
     cut = _Cuts(x, way, chip)
-    walk = cut.walk(rate[:, None])
-    work, moved = walk + cut.store, traffic[:, None]
-    seconds = (
-        chip["tile_latency"] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cut.sliced
-    )
+    lanes = load.vector_rate * chip["simt_share"] / chip.units
+    rates = np.where(_FEW, lanes[:, None], rate[:, None])
+    walk = cut.walk(rates)
+    work, moved = walk + cut.store - cut.hidden(walk), traffic[:, None]
+    away = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
+    start = chip["tile_latency"] + START_ANSWERS * away * (chip.main.latency - chip.cache.latency)
+    seconds = start[:, None] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cut.sliced
     best = np.argmin(np.where(cut.allowed, seconds + TIE * cut.loading, np.inf), axis=1)[:, None]
     busy = {
-        "matmul": np.minimum(_at(cut.arithmetic(rate[:, None]), best), _at(seconds, best)),
+        "matmul": np.minimum(_at(cut.arithmetic(rates), best), _at(seconds, best)),
         "cache": np.minimum(
             np.maximum(_at(cut.loading, best), (load.read + load.write) / chip.cache.bandwidth), _at(seconds, best)
         ),
@@ -132,14 +148,20 @@ def _at(values: Array, best: npt.NDArray[np.int64]) -> Array:
 
 
 def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
-    """Which main loop each product gets: `GROUP`, `WARP`, `NARROW` (a warp's, rows not aligned) or `LANES`.
+    """Which main loop each product gets: `GROUP`, `WARP`, `NARROW`, `ROUGH` (warps', rows not aligned) or `LANES`.
 
     cuBLAS has warpgroup kernels for aligned floats only; a card whose tile is wider than high has warpgroups.
     """
     lanes = load.matmul_rate <= 2.02 * load.vector_rate
     grouped = (x.integer == 0) if _has_groups(chip) else np.zeros(len(x.m), bool)
     way: npt.NDArray[np.int64] = np.where(
-        lanes, LANES, np.where(x.aligned < LOAD_BYTES, NARROW, np.where(grouped, GROUP, WARP))
+        lanes,
+        LANES,
+        np.where(
+            x.aligned < ASYNC_BYTES,
+            ROUGH,
+            np.where(x.aligned < LOAD_BYTES, NARROW, np.where(grouped, GROUP, WARP)),
+        ),
     )
     return way
 
@@ -160,7 +182,7 @@ def loads(way: npt.NDArray[np.int64], x: Product, chip: Chip) -> Array:
 
 def narrow_copies(way: npt.NDArray[np.int64], x: Product) -> Array:
     """The bytes of a copy that takes instructions of its own; without end where rows are aligned."""
-    return np.where(way == NARROW, np.minimum(x.aligned, ASYNC_BYTES), np.inf)
+    return np.where((way == NARROW) | (way == ROUGH), np.minimum(x.aligned, ASYNC_BYTES), np.inf)
 
 
 def refetched(x: Product, chip: Chip) -> Array:
@@ -183,11 +205,12 @@ class _Cuts:
 
     def __init__(self, x: Product, way: npt.NDArray[np.int64], chip: Chip) -> None:
         batch, m, n, k, element, result = (column[:, None] for column in x[:6])
-        grouped = way[:, None] == GROUP
+        grouped, on_lanes = way[:, None] == GROUP, way[:, None] == LANES
+        self.grouped = grouped
         pieces = batch * np.ceil(m / ROWS) * np.ceil(n / COLUMNS)
         steps = np.ceil(k * element / STEP_BYTES)
         split = (batch == 1) & (x.integer[:, None] == 0)  # cuBLAS splits neither batches nor integer sums
-        most = np.where(split & ~_VECTOR, np.where(grouped, GROUP_SLICES, WARP_SLICES), 1.0)
+        most = np.where(split & ~_VECTOR & ~_FEW, np.where(grouped, GROUP_SLICES, WARP_SLICES), 1.0)
         room = np.minimum(np.floor(chip.units / pieces), most)
         slices = np.maximum(1.0, np.minimum(np.floor(_FREE * room), np.floor(steps / LEAST_STEPS)))
         self.steps = np.ceil(steps / slices)
@@ -195,32 +218,47 @@ class _Cuts:
         waves = np.maximum(1.0, self.tiles / chip.units)
         # Warpgroup kernels stay on their unit and share what is left of the last wave, vectors need little of a unit;
         # others leave units idle.
-        self.waves = np.where(grouped | _VECTOR, waves, np.ceil(waves))
+        self.waves = np.where(grouped | _VECTOR | _FEW, waves, np.ceil(waves))
         vector = _VECTOR & np.where(ROWS == 1, m == 1, n == 1) & ~grouped
-        self.allowed = ALLOWED[way] | vector
+        few = _FEW & (m <= _SKINNY[0]) & (on_lanes | (way[:, None] == ROUGH))
+        self.allowed = ALLOWED[way] | vector | few
         rows, columns = np.minimum(m, ROWS), np.minimum(n, COLUMNS)
         # Pairs of warpgroup kernels load each half of their longer edge for both (CUTLASS, clusters and multicast).
         edge = rows + columns - np.where(grouped, np.maximum(rows, columns) / 2, 0.0)
         least = np.where(grouped, STEP_CYCLES / chip.clock, 0.0)
         port = PORT_BYTES * chip.clock
         self.depth = STEP_BYTES / element
+        results = np.where(_FEW, m, ROWS) * COLUMNS
+        self.work = results * np.where(_FEW, SKINNY, np.where(on_lanes, _lane_cost(self.waves), 1.0))
         self.loading = self.waves * self.steps * edge * STEP_BYTES / loads(way, x, chip)[:, None]
         self.least = self.waves * self.steps * least
-        self.store = self.waves * ROWS * COLUMNS * result / (port * chip["store_share"])
+        self.store = self.waves * results * result / (port * chip["store_share"])
         self.loaded = self.tiles * self.steps * edge * STEP_BYTES
-        self.worked = 2 * self.tiles * self.steps * ROWS * COLUMNS * self.depth
+        self.worked = 2 * self.tiles * self.steps * results * self.depth
         partial = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
         self.sliced = np.where(slices > 1, chip["slice_latency"] + partial, 0.0)
 
     def arithmetic(self, rate: Array) -> Array:
         """Seconds of the matrix units at ``rate`` FLOP/s a unit, padding included."""
-        seconds: Array = self.waves * self.steps * 2 * ROWS * COLUMNS * self.depth / rate
+        seconds: Array = self.waves * self.steps * 2 * self.work * self.depth / rate
         return seconds
+
+    def hidden(self, walk: Array) -> Array:
+        """Seconds of stores that the walks of later tiles hide."""
+        return np.where(self.grouped, STORES_HIDDEN * np.minimum(walk, self.store) * (1.0 - 1.0 / self.waves), 0.0)
 
     def walk(self, rate: Array) -> Array:
         """Seconds of the main loops."""
         seconds: Array = np.maximum(np.maximum(self.arithmetic(rate), self.loading), self.least)
         return seconds
+
+
+def _lane_cost(waves: Array) -> Array:
+    """Time of a tile on lanes over that of its share of a square one of 128."""
+    short, long = np.minimum(ROWS, COLUMNS), np.maximum(ROWS, COLUMNS)
+    operands = (1 + LANE_ROWS / short) / (1 + LANE_ROWS / 128)
+    warps = np.where(short <= SMALL_SIDE, SMALL_WARPS, LANE_WARPS)
+    return np.where(long > 1, operands * np.maximum(1.0, LANE_WARPS / (warps * waves)), 1.0)
 
 
 MATMUL = Family(shape, timing)

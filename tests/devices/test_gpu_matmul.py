@@ -22,6 +22,7 @@ BARE = H200.with_constants(
     dict.fromkeys(("graph_launch_latency", "tile_latency", "slice_latency", "matmul_overlap", "cache_energy"), 0.0)
     | {"store_share": 1e9, "cache_share": 1e9}
 )
+START = matmul.START_ANSWERS * (348e-9 - 142e-9)  # operands come from main memory, not from the cache
 
 
 def product(device: Gpu = H200, launch: Launch = Launch.GRAPH, **sizes: object) -> Kernel:
@@ -47,7 +48,8 @@ def test_alignment_is_that_of_the_worst_row():
 
 def test_warpgroups_take_aligned_floats_where_a_card_has_them():
     assert way(H200, m=64, n=64, k=64) == matmul.GROUP
-    assert way(H200, m=64, n=64, k=65) == matmul.NARROW
+    assert way(H200, m=64, n=64, k=66) == matmul.NARROW
+    assert way(H200, m=64, n=64, k=65) == matmul.ROUGH
     assert way(H200, m=64, n=64, k=64, dtype="int8") == matmul.WARP
     assert way(H200, m=64, n=64, k=64, dtype="fp32") == matmul.LANES
     assert way(A100, m=64, n=64, k=64) == matmul.WARP
@@ -62,12 +64,12 @@ def test_each_expert_is_a_product_of_its_share_of_the_rows():
 
 def test_large_products_take_their_flops_over_the_peak():
     m, n, k = 128 * 12, 256 * 11, 64 * 64  # 132 tiles of 128 x 256: one a unit
-    assert seconds(BARE, m=m, n=n, k=k) == pytest.approx(2 * m * n * k / 989.4e12, rel=1e-6)
+    assert seconds(BARE, m=m, n=n, k=k) == pytest.approx(START + 2 * m * n * k / 989.4e12, rel=1e-6)
 
 
 def test_few_rows_take_their_weights_over_the_bandwidth():
     nbytes = 2 * (8 * 8192 + 8192 * 8192 + 8 * 8192)
-    assert seconds(BARE, m=8, n=8192, k=8192) == pytest.approx(nbytes / 4.8e12, rel=1e-6)
+    assert seconds(BARE, m=8, n=8192, k=8192) == pytest.approx(START + nbytes / 4.8e12, rel=1e-6)
 
 
 def test_a_lone_tile_walks_k_step_by_step():
@@ -98,10 +100,10 @@ def test_tiles_of_warps_leave_units_idle_in_the_last_wave():
 
 def test_odd_rows_are_loaded_element_by_element():
     even, odd = (seconds(m=4096, n=n, k=4096) for n in (4096, 4095))
-    # a tile of 128 x 128 loads 256 x 64 elements a step for 2 x 128 x 128 x 64 FLOP
-    rate = 132 * 1.83e9 * matmul.NARROW_COPIES * 2 * 128 * 128 / 256
+    # a tile of 128 x 256 loads 384 x 64 elements a step for 2 x 128 x 256 x 64 FLOP
+    rate = 132 * 1.83e9 * matmul.NARROW_COPIES * 2 * 128 * 256 / 384
     assert odd == pytest.approx(2 * 4096 * 4096 * 4096 / rate, rel=0.1)
-    assert odd > 4 * even
+    assert odd > 3 * even
 
 
 def test_lines_that_a_flush_left_dirty_delay_a_single_launch():
@@ -166,7 +168,7 @@ def test_half_the_bandwidth_slows_only_what_waits_for_memory():
         load = batch.columns.load(chip, None)
         full, half = (matmul.timing(batch.shape, load, each).seconds[0] for each in (chip, slower))
         ratios.append(half / full)
-    assert ratios[0] > 1.9
+    assert ratios[0] > 1.85  # less the first answers
     assert ratios[1] < 1.1
 
 
