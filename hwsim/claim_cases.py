@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hwsim.device import load_device
 from hwsim.errors import InputError, UnknownNameError, lookup
@@ -75,19 +76,37 @@ def _of_phase(figure: Callable[[PhaseResult], float]) -> Callable[[Result, str],
     return of
 
 
-def _of_kernels(result: Result, name: str) -> float:
-    """Seconds of the kernels of one kind, or below one module."""
-    rows = [row for part in result.phases for row in part.rows()]
-    below = f"{name}."
-    found = [row["seconds"] for row in rows if name in (row["kind"], row["path"]) or row["path"].startswith(below)]
+def _rows_of(result: Result, name: str) -> list[dict[str, Any]]:
+    """The rows of the steps of one kind, or below one module."""
+    rows = (row for part in result.phases for row in part.rows())
+    return [row for row in rows if name in (row["kind"], row["path"]) or row["path"].startswith(f"{name}.")]
+
+
+def _seconds(result: Result, name: str) -> float:
+    found = _rows_of(result, name)
     if not found:
-        raise UnknownNameError("kind of kernel or module", name, {row["kind"] for row in rows})
+        raise UnknownNameError("kind of step or module", name, _kinds(result))
+    return float(sum(row["seconds"] for row in found))
+
+
+def _busy(result: Result, name: str) -> float:
+    """Seconds of full use of a resource, or of steps as if each ran alone."""
+    uses = [(part.weight, use) for part in result.phases for use in part.timeline.usage]
+    found = [weight * use.busy for weight, use in uses if use.name == name]
+    found += [row["busy_seconds"] for row in _rows_of(result, name)]
+    if not found:
+        raise UnknownNameError("resource, kind of step or module", name, _kinds(result) | {use.name for _, use in uses})
     return float(sum(found))
+
+
+def _kinds(result: Result) -> set[str]:
+    return {row["kind"] for part in result.phases for row in part.rows()}
 
 
 MEASURES: Mapping[str, Measure] = {
     "latency": Measure("s", lambda result: result.latency, _of_phase(lambda part: part.seconds)),
-    "seconds": Measure("s", lambda result: result.latency, _of_kernels),
+    "seconds": Measure("s", lambda result: result.latency, _seconds),
+    "busy": Measure("s", lambda result: sum(row["busy_seconds"] for p in result.phases for row in p.rows()), _busy),
     "throughput": Measure("1/s", _throughput),
     "energy": Measure("J", lambda result: result.energy),
     "flops": Measure("FLOP", lambda result: result.flops),

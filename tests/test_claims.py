@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 import hwsim
+from hwsim.claim_cases import measured
 from hwsim.claims import calculate, check_claims, read_claims
+from hwsim.engine import Usage
 from hwsim.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -93,12 +96,25 @@ def test_a_case_is_what_an_estimate_of_it_gives(tmp_path):
         "flops": (result.flops, "FLOP"),
         "bytes.hbm": (result.traffic["hbm"], "B"),
         "peak_memory.hbm": (result.peak_by_memory["hbm"], "B"),
+        "busy.attention": (float(result.to_frame().query("kind == 'attention'")["busy_seconds"].sum()), "s"),
         "seconds.attention": (float(result.to_frame().query("kind == 'attention'")["seconds"].sum()), "s"),
     }
     figures = [figure(f"{value!r} {unit}", measure=name, case=case) for name, (value, unit) in wanted.items()]
     for outcome in outcomes_of(tmp_path, *figures):
         assert outcome.ratio == pytest.approx(1, rel=1e-12)
         assert outcome.holds
+
+
+def test_a_busy_resource_is_that_of_every_phase():
+    uses = [[Usage("nand", 2.0, 8e9, 0.0), Usage("pcie to gpu", 1.0, 8e9, 0.5)], [Usage("nand", 3.0, 8e9, 0.0)]]
+    parts = [
+        SimpleNamespace(weight=weight, timeline=SimpleNamespace(usage=usage), rows=list)
+        for weight, usage in zip((1.0, 10.0), uses, strict=True)
+    ]
+    result = SimpleNamespace(phases=parts)
+    assert measured(result, "busy.nand") == 2.0 + 10 * 3.0
+    with pytest.raises(InputError, match="did you mean 'pcie to gpu'"):
+        measured(result, "busy.pcie to gp")
 
 
 def test_a_second_case_differs_in_what_it_names(tmp_path):
