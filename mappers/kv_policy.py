@@ -25,7 +25,7 @@ class KvOptions:
     policy: str = option(
         "full", "which tokens a cache keeps", choices=("full", "window", "scissorhands", "trim", "gate")
     )
-    budget: int = option(1024, "tokens that stay, per sequence and head (window, scissorhands, trim)", low=1)
+    budget: int = option(1024, "tokens that stay, per sequence and head (window, scissorhands, trim)", low=2)
     buffer: int = option(128, "tokens that gather beyond the budget before some are dropped (trim)", low=1)
     drop: float = option(0.5, "share of the budget dropped at once (scissorhands), of the prompt (gate)", high=1)
     history: int = option(512, "queries whose attention is remembered (scissorhands)", low=1)
@@ -54,7 +54,7 @@ def kept(tokens: int, options: KvOptions) -> int:
     match options.policy:
         case "window":
             return min(tokens, options.budget)
-        case "scissorhands" if tokens > options.budget > 1:
+        case "scissorhands" if tokens > options.budget:
             return ceil(options.budget - options.dropped / 2)
         case "trim" if tokens > options.budget + options.buffer:
             return ceil(options.budget + options.buffer / 2)
@@ -81,7 +81,7 @@ def after_prompt(tokens: int, options: KvOptions) -> int:
 
 def interval(tokens: int, options: KvOptions) -> int:
     """Steps from one compaction to the next at ``tokens`` so far; 0: the policy never compacts."""
-    if options.policy == "scissorhands" and tokens > options.budget > 1:
+    if options.policy == "scissorhands" and tokens > options.budget:
         return options.dropped
     if options.policy == "trim" and tokens > options.budget + options.buffer:
         return options.buffer
