@@ -55,7 +55,8 @@ class Kernel:
 
     In a system ``device`` names the one that runs it (empty: the main one), and its flows name memories of that device.
     A device runs one kernel at a time, of those that could start the highest ``priority`` first, ``background`` last.
-    ``stream`` (empty: that of its device) and ``waits`` say what it must not overtake.
+    ``stream`` (empty: that of its device) and ``waits`` say what it must not overtake; the host of a ``synced`` kernel
+    waits for that too before it issues it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Kernel:
     waits: tuple[Wait, ...] = ()
     priority: int = 0
     background: bool = False
+    synced: bool = False
 
     def size(self, name: str, default: int = 0) -> int:
         """The size attribute ``name`` of the main op."""

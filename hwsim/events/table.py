@@ -114,7 +114,9 @@ class _Builder:
         if issued:
             host = f"{device} issue"
             place = len(self._tasks)
-            self._add(Task("issue", index, _number(self._streams, host), 0, seconds=issued, issue=True))
+            before = kernel.waits if kernel.synced else ()
+            stream = _number(self._streams, host)
+            self._add(Task("issue", index, stream, 0, seconds=issued, waits=before, issue=True))
             waits.append(Wait(-1 - place))
         places = [self._system.place(f"{device}.{memory.name}") for memory in self._system.device(device).card.memories]
         uses = {place.name: cost.busy[place.name] for place in places if cost.busy.get(place.name)}
