@@ -30,10 +30,14 @@ class Device(Protocol):
     """A family of devices made real by a card. ``parameters`` names the family's own figures and their SI units."""
 
     parameters: ClassVar[Mapping[str, str]]
-    tags: ClassVar[Tags]
     card: Card
 
     def __init__(self, card: Card) -> None: ...
+
+    @property
+    def tags(self) -> Tags:
+        """What the device can do."""
+        ...
 
     def estimate(self, kernel: Kernel) -> Cost:
         """The cost of ``kernel`` run alone, from the figures of the card; never less than their roofline."""
@@ -137,11 +141,16 @@ def card_names() -> tuple[str, ...]:
     return tuple(sorted({*data_files("hwsim.devices", "cards"), *plugins(CARD_GROUP)}))
 
 
+def is_file(name: str | Path) -> bool:
+    """Whether a card or system is given by its file rather than by its name."""
+    path = Path(name)
+    return path.suffix in (".yaml", ".yml") or path.parent != Path()
+
+
 def _card_source(name: str | Path) -> Path | Traversable | str:
     """A card's file, or its text where a provider of the group ``hwsim.cards`` makes it."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.parent != Path():
-        return path
+    if is_file(name):
+        return Path(name)
     shipped = data_files("hwsim.devices", "cards")
     if str(name) in shipped:
         return shipped[str(name)]

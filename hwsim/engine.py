@@ -13,6 +13,7 @@ from functools import cached_property
 
 from hwsim.cost import Cost
 from hwsim.device import Device, estimate_run
+from hwsim.events.outcome import Execution, Outcome
 from hwsim.events.reference import run_reference
 from hwsim.events.table import Table, make_table
 from hwsim.graph import Repeat
@@ -20,6 +21,7 @@ from hwsim.mapper import Kernel, Schedule, Step, Transfer
 from hwsim.system import System, system_of
 from hwsim.value import value
 
+PASSES = 6  # of a steady schedule, before one more takes as long as the last
 STEADY = 1e-12  # relative change of an iteration's time below which the repetition is steady
 
 
@@ -101,7 +103,7 @@ def _plain(step: Step) -> bool:
 def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
     """The timeline of a schedule whose steps overlap."""
     table = make_table(schedule, system)
-    outcome = run_reference(table)
+    outcome = run_reference(table) if not schedule.steady else _one_more(table)
     elapsed = [0.0] * len(schedule.steps)
     for task, seconds in zip(table.tasks, outcome.elapsed, strict=True):
         elapsed[task.step] += seconds
@@ -122,6 +124,27 @@ def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
         (
             *(Usage(name, busy, 0.0, waited) for name, busy, waited in engines),
             *(Usage(name, busy, moved.get(name, 0.0), waited) for name, busy, waited in resources),
+        ),
+    )
+
+
+def _one_more(table: Table) -> Outcome:
+    """What one more pass of a steady schedule adds to several; its executions are those of the last."""
+    before, after = run_reference(table, PASSES - 1), run_reference(table, PASSES)
+    start = before.seconds
+    later = [Execution(one.task, one.start - start, one.end - start) for one in after.executions if one.start >= start]
+    return Outcome(
+        after.seconds - before.seconds,
+        later,
+        *(
+            [b - a for a, b in zip(first, second, strict=True)]
+            for first, second in (
+                (before.elapsed, after.elapsed),
+                (before.engine_busy, after.engine_busy),
+                (before.engine_waited, after.engine_waited),
+                (before.resource_busy, after.resource_busy),
+                (before.resource_waited, after.resource_waited),
+            )
         ),
     )
 

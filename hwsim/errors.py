@@ -5,11 +5,13 @@
     │   ├── UnknownNameError    2   no such device, model, mapper, study...
     │   ├── UnitError           2   a quantity without a readable number or unit
     │   ├── CardError           2   a hardware card
+    │   ├── SystemFileError     2   a system of devices
     │   ├── StudyError          2   a study file
     │   └── GraphError          2   a model that cannot become a graph
     │       └── UnsupportedOpError  2   an operation without a meaning here
     ├── PluginError             2   an entry point that does not load
     ├── DoesNotFitError         2   a tensor set larger than the memory that must hold it
+    ├── StalledError            2   a simulation in which every step waits for another
     ├── CheckFailed             1   a check, claim or threshold failed
     └── PartialFailure          3   some cases of a study failed, the others are stored
 
@@ -123,6 +125,10 @@ class CardError(InputError):
     """A hardware card that is wrong or lacks a source."""
 
 
+class SystemFileError(InputError):
+    """A description of a system that is wrong: devices, links, figures without a source."""
+
+
 class StudyError(InputError):
     """A study file that is wrong."""
 
@@ -153,6 +159,10 @@ class DoesNotFitError(HwsimError):
             format_quantity(size, "B") for size in (needed_bytes, available_bytes, needed_bytes - available_bytes)
         )
         super().__init__(f"{what} does not fit in {where}: needs {needed}, has {available} ({short} short)")
+
+
+class StalledError(HwsimError):
+    """A simulation that does not advance; the message says which step waits on which step or resource."""
 
 
 class CheckFailed(HwsimError):

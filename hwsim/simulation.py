@@ -20,6 +20,7 @@ from hwsim.precision import EVERYWHERE, in_precision, native_format
 from hwsim.registry import load_plugin
 from hwsim.result import PhaseResult, Result
 from hwsim.system import System
+from hwsim.systemfile import is_system, load_system
 from hwsim.workload import Workload, integrate
 
 if TYPE_CHECKING:
@@ -121,9 +122,14 @@ def estimate(
         dtype = native_format(model) if isinstance(model, Graph) else "bf16"
     if phase is None:
         phase = "decode" if "decode" in found.phases else "forward"
-    made = device if not isinstance(device, str | Path) else load_device(device)
+    made = device if not isinstance(device, str | Path) else _made(device)
     workload = Workload(phase, batch, prompt, generate, dtype)
     return Simulation(found, made, load_mapper(mapper, mapper_options), workload, Policy(spill)).run()
+
+
+def _made(name: str | Path) -> Device:
+    """The device of a card, or the system of a file that describes one."""
+    return load_system(name) if is_system(name) else load_device(name)
 
 
 @lru_cache(maxsize=64)

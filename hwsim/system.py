@@ -12,7 +12,7 @@ from functools import cached_property
 from math import inf
 from typing import ClassVar
 
-from hwsim.card import Card, Figure, Memory
+from hwsim.card import Card, Figure, Link, Memory
 from hwsim.cost import Cost
 from hwsim.device import Device, Serving, Tags, estimate_run
 from hwsim.errors import InputError, UnknownNameError, lookup
@@ -26,7 +26,7 @@ from hwsim.work import Pattern
 class Wire:
     """A connection of two devices or switches: B/s in the direction as written and ``back``, seconds, J/B.
 
-    ``half_duplex``: both directions share one bandwidth.
+    ``half_duplex``: both directions share one bandwidth. ``port`` is the link of a card that it is: `gpu.pcie`.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Wire:
     latency: float = 0.0
     energy: float = 0.0
     half_duplex: bool = False
+    port: str = ""
 
     def towards(self, end: str) -> Hop:
         """The wire as bytes see it that leave it at ``end``."""
@@ -74,7 +75,7 @@ class Topology:
 
 
 class System:
-    """Devices that work together. Where one device is asked for it stands for the main one."""
+    """Devices that work together. Where one device is asked for it stands for the main one, whose ``card`` it has."""
 
     parameters: ClassVar[Mapping[str, str]] = {}
 
@@ -82,6 +83,7 @@ class System:
         self.topology = topology
         self.devices = dict(devices)
         self.main_name = next(iter(self.devices))
+        self.card = self.main.card
         self._paths: dict[tuple[str, str], tuple[Hop, ...]] = {}
 
     @property
@@ -93,11 +95,6 @@ class System:
     def main(self) -> Device:
         """The device that runs kernels which name none."""
         return self.devices[self.main_name]
-
-    @property
-    def card(self) -> Card:
-        """The card of the main device."""
-        return self.main.card
 
     @property
     def tags(self) -> Tags:
@@ -144,6 +141,18 @@ class System:
         return {
             f"{name}.{memory.name}": memory for name, device in self.devices.items() for memory in device.card.memories
         }
+
+    @property
+    def host(self) -> str | None:
+        """The memory of the host: the main one of the `cpu`, else the ``host`` of a system without one, if any."""
+        if HOST in self._neighbours:
+            return HOST
+        return f"cpu.{self.devices['cpu'].card.main.name}" if "cpu" in self.devices else None
+
+    def port(self, device: str, link: str) -> Hop | None:
+        """The wire behind a card's own link, towards the device; None where nothing hangs there."""
+        found = (wire for wire in self.topology.wires if wire.port == f"{device}.{link}")
+        return next((wire.towards(device) for wire in found), None)
 
     def transfer(self, transfer: Transfer) -> Cost:
         """What ``transfer`` takes alone: the slowest of source, links and target, after the latency of all."""
@@ -226,12 +235,16 @@ def system_of(device: Device) -> System:
     if isinstance(device, System):
         return device
     card = device.card
-    wires = tuple(
-        Wire(link.name, (card.name, HOST), link.bandwidth, link.bandwidth, link.latency, link.energy or 0.0)
-        for link in card.links
-        if link.to == HOST
+    link = card.link(HOST)
+    wires = () if link is None else (wire_of(link, link.name, (card.name, HOST)),)
+    return System(Topology(card.name, {card.name: card}, wires, title=card.title), {card.name: device})
+
+
+def wire_of(link: Link, name: str, ends: tuple[str, str]) -> Wire:
+    """A wire with the figures of a card's own link, that of the first end."""
+    return Wire(
+        name, ends, link.bandwidth, link.bandwidth, link.latency, link.energy or 0.0, port=f"{ends[0]}.{link.name}"
     )
-    return System(Topology(card.name, {card.name: card}, wires[:1], title=card.title), {card.name: device})
 
 
 def _width(path: Sequence[Hop]) -> float:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hwsim.errors import HwsimError
-
 
 @dataclass(frozen=True, slots=True)
 class Execution:
@@ -28,9 +26,3 @@ class Outcome:
     engine_waited: list[float] = field(default_factory=list)
     resource_busy: list[float] = field(default_factory=list)
     resource_waited: list[float] = field(default_factory=list)
-
-
-class StalledError(HwsimError):
-    """A simulation that does not advance: the message says which step waits on which."""
-
-    exit_code = 2

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import simpy
 from simpy.events import EventPriority
 
-from hwsim.events.outcome import Execution, Outcome, StalledError
+from hwsim.errors import StalledError
+from hwsim.events.outcome import Execution, Outcome
 from hwsim.events.shares import speeds
 from hwsim.events.table import NO_ENGINE, Table, Task
 

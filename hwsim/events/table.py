@@ -118,10 +118,8 @@ class _Builder:
             stream = _number(self._streams, host)
             self._add(Task("issue", index, stream, 0, seconds=issued, waits=before, issue=True))
             waits.append(Wait(-1 - place))
-        places = [self._system.place(f"{device}.{memory.name}") for memory in self._system.device(device).card.memories]
-        uses = {place.name: cost.busy[place.name] for place in places if cost.busy.get(place.name)}
-        most = max(uses, key=uses.__getitem__, default="")
         seconds = cost.seconds
+        asked = self._asked(device, cost)
         task = Task(
             kernel.name,
             index,
@@ -129,12 +127,27 @@ class _Builder:
             self._ranks[_rank(kernel)],
             _number(self._engines, device),
             seconds=seconds,
-            rate=cost.traffic[most] / seconds if most else 0.0,
-            uses=tuple((_number(self._resources, name), min(1.0, busy / seconds)) for name, busy in uses.items()),
+            rate=max(asked.values(), default=(0.0, 0.0))[1] / seconds if seconds else 0.0,
+            uses=tuple((_number(self._resources, name), min(1.0, busy / seconds)) for name, (busy, _) in asked.items()),
             waits=(*waits, *kernel.waits),
         )
         self._place.append(len(self._tasks))
         self._add(task)
+
+    def _asked(self, device: str, cost: Cost) -> dict[str, tuple[float, float]]:
+        """What a kernel asks of the memories and links that others may use too: seconds at full bandwidth, bytes."""
+        asked: dict[str, tuple[float, float]] = {}
+        card = self._system.device(device).card
+        for memory in card.memories:
+            name = self._system.place(f"{device}.{memory.name}").name
+            if memory.kind != "cache" and cost.busy.get(name):
+                asked[name] = cost.busy[name], cost.traffic.get(name, 0.0) or cost.busy[name] * memory.bandwidth
+        for link in card.links:
+            hop = self._system.port(device, link.name)
+            busy = cost.busy.get(link.name if device == self._system.main_name else f"{device}.{link.name}")
+            if busy and hop is not None:
+                asked[hop.resource] = busy, busy * hop.bandwidth
+        return asked
 
     def _transfer(self, index: int, transfer: Transfer, cost: Cost) -> None:
         latency = self._system.latency(transfer)

@@ -33,6 +33,7 @@ from hwsim.registry import plugins
 from hwsim.study.schema import SECTIONS, CaseFile, MatrixFile, StudyFile, WorkloadFile
 from hwsim.study.studyfile import read_study
 from hwsim.study.tables import CASE_COLUMNS, KERNEL_COLUMNS
+from hwsim.systemfile import load_system
 from hwsim.workload import PHASES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,12 +225,15 @@ def test_yaml_examples_are_valid(page: Path, tmp_path: Path) -> None:
         data = _yaml(fence.text)
         if "card" in data:
             CardFile.model_validate(data)
+        elif "system" in data:
+            (tmp_path / "system.yaml").write_text(fence.text)
+            load_system(tmp_path / "system.yaml")
         elif set(data) <= set(StudyFile.model_fields):
             text = fence.text if "study" in data and "models" in data else yaml.safe_dump({**base, **data})
             (tmp_path / "study.yaml").write_text(text)
             read_study(tmp_path / "study.yaml")
         else:
-            assert fence.options, f"{name(page)}: neither a study nor a card nor a named file:\n{fence.text}"
+            assert fence.options, f"{name(page)}: neither a study, a card, a system nor a named file:\n{fence.text}"
 
 
 def test_the_mistakes_shown_are_what_a_wrong_study_says(tmp_path: Path) -> None:
