@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
@@ -219,15 +219,15 @@ def read_card(
         raise CardError(*error.problems) from None
     if not isinstance(data, dict):
         raise CardError(Problem("a card is a mapping", where))
-    place = _Places(where, marks)
-    file = validate(CardFile, _changed(data, changes or {}), marks, where, CardError)
+    place = Places(where, marks)
+    file = validate(CardFile, changed(data, changes or {}), marks, where, CardError)
     parameters = _parameters(file, units_of, place)
-    _check_figures(file, place)
+    check_figures(file, file.sources, place)
     return _card(file, parameters)
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class Places:
     """Makes problems that know where in the card's file they stand."""
 
     file: str
@@ -238,7 +238,7 @@ class _Places:
         return Problem(message, self.file, line, column, ".".join(map(str, path)))
 
 
-def _changed(data: dict[Any, Any], changes: Mapping[str, object]) -> dict[Any, Any]:
+def changed(data: dict[Any, Any], changes: Mapping[str, object]) -> dict[Any, Any]:
     """A copy of the card's data with the figures at the given paths replaced; memories and links go by name."""
     if not changes:
         return data
@@ -252,7 +252,7 @@ def _changed(data: dict[Any, Any], changes: Mapping[str, object]) -> dict[Any, A
         if not isinstance(place, dict):
             raise CardError(Problem("no such figure in the card", path=path))
         old = place.get(last)
-        figure = isinstance(old, dict) or old is None
+        figure = not isinstance(value, bool) and (isinstance(old, dict) or old is None)
         place[last] = {"value": value, "mark": "assumed", "source": "what-if"} if figure else value
     return data
 
@@ -274,7 +274,7 @@ def _child(place: Any, part: str, path: str) -> Any:
     return named[part]
 
 
-def _parameters(file: CardFile, units_of: Callable[[str], Mapping[str, str]], places: _Places) -> dict[str, Figure]:
+def _parameters(file: CardFile, units_of: Callable[[str], Mapping[str, str]], places: Places) -> dict[str, Figure]:
     try:
         known = units_of(file.family)
     except InputError as error:
@@ -298,29 +298,29 @@ def _parameters(file: CardFile, units_of: Callable[[str], Mapping[str, str]], pl
     return parameters
 
 
-def _figures(value: object, path: str = "") -> Iterator[tuple[str, Figure]]:
+def figures_in(value: object, path: str = "") -> Iterator[tuple[str, Figure]]:
     """All figures below a validated part of a card, by dotted path."""
     if isinstance(value, Figure):
         yield path, value
     elif isinstance(value, BaseModel):
         for name in type(value).model_fields:
-            yield from _figures(getattr(value, name), f"{path}.{name}" if path else name)
+            yield from figures_in(getattr(value, name), f"{path}.{name}" if path else name)
     elif isinstance(value, dict):
         for name, part in value.items():
-            yield from _figures(part, f"{path}.{name}")
+            yield from figures_in(part, f"{path}.{name}")
     elif isinstance(value, list):
         for part in value:
-            yield from _figures(part, f"{path}.{part.name}")
+            yield from figures_in(part, f"{path}.{part.name}")
 
 
-def _check_figures(file: CardFile, places: _Places) -> None:
-    """Every source is declared, and what must be above zero is."""
+def check_figures(file: BaseModel, sources: Collection[str], places: Places) -> None:
+    """Every figure's source is among ``sources``, and what must be above zero is."""
     problems = []
-    for path, figure in _figures(file):
+    for path, figure in figures_in(file):
         spot = places.problem(tuple(path.split(".")), "")
-        if figure.source not in file.sources:
+        if figure.source not in sources:
             message = f"source '{figure.source}' is not among the card's sources"
-            problems.append(replace(spot, message=message, nearest=nearest_name(figure.source, file.sources)))
+            problems.append(replace(spot, message=message, nearest=nearest_name(figure.source, sources)))
         if figure.value == 0 and path.endswith(("bandwidth", "capacity", "clock", "units")):
             problems.append(replace(spot, message="must be above zero"))
     if problems:
@@ -329,7 +329,7 @@ def _check_figures(file: CardFile, places: _Places) -> None:
 
 def _card(file: CardFile, parameters: Mapping[str, Figure]) -> Card:
     compute = file.compute
-    figures = dict(_figures(file)) | {f"parameters.{name}": figure for name, figure in parameters.items()}
+    figures = dict(figures_in(file)) | {f"parameters.{name}": figure for name, figure in parameters.items()}
     return Card(
         name=file.card,
         title=file.title,
