@@ -5,8 +5,11 @@ from __future__ import annotations
 from hwsim.device import Device
 from hwsim.graph import Graph
 from hwsim.mapper import Policy, Schedule
-from hwsim.mappers.eager import Eager
+from hwsim.mappers.eager import Eager, Recorded
 from hwsim.mappers.fused import Fused
+
+KERNELS: dict[str, type[Eager | Fused]] = {"fused": Fused, "recorded": Recorded, "eager": Eager}
+"""Mappers that only say which ops make a kernel: what other mappers may build on."""
 
 
 class Auto:

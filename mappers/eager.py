@@ -19,7 +19,11 @@ class Eager:
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """Every op on its own, in the order of capture."""
         graph = folded(graph)
-        return schedule_groups(graph, _alone(graph.structure), device, policy, self.launch)
+        return schedule_groups(graph, self.groups(graph), device, policy, self.launch)
+
+    def groups(self, graph: Graph) -> tuple[Group, ...]:
+        """The ops of each kernel of a folded graph."""
+        return _alone(graph.structure)
 
 
 class Recorded(Eager):

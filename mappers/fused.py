@@ -30,12 +30,16 @@ class Fused:
     """Groups ops greedily in program order, inside each repetition."""
 
     name = "fused"
+    launch = Launch.GRAPH
 
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """Fused kernels, launched from a recorded graph."""
         graph = folded(graph)
-        groups = _groups(graph.structure, _ranked(graph))
-        return schedule_groups(graph, groups, device, policy, Launch.GRAPH)
+        return schedule_groups(graph, self.groups(graph), device, policy, self.launch)
+
+    def groups(self, graph: Graph) -> tuple[Group, ...]:
+        """The ops of each kernel of a folded graph."""
+        return _groups(graph.structure, _ranked(graph))
 
 
 def _ranked(graph: Graph) -> tuple[Space, ...]:

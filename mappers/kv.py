@@ -12,14 +12,11 @@ from typing import ClassVar
 
 from hwsim.device import Device
 from hwsim.graph import Graph
-from hwsim.mapper import Mapper, Policy, Schedule
-from hwsim.mappers.eager import Eager, Recorded
-from hwsim.mappers.fused import Fused
+from hwsim.mapper import Policy, Schedule
+from hwsim.mappers.auto import KERNELS
 from hwsim.mappers.kernels import folded
 from hwsim.mappers.kv_graph import with_policy
 from hwsim.mappers.kv_policy import KvOptions
-
-KERNELS: dict[str, type[Mapper]] = {"fused": Fused, "recorded": Recorded, "eager": Eager}
 
 
 @dataclass(frozen=True, slots=True)
