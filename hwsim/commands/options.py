@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -80,7 +80,13 @@ def settings(given: list[str] | None) -> dict[str, object]:
         if not (name and equals):
             expected = "expected OPTION=VALUE such as resident=0.5"
             raise typer.BadParameter(f"got '{text}', {expected}", param_hint="--mapper-set")
-        found[name.strip()], _ = load_yaml(value)
+        try:
+            found[name.strip()], _ = load_yaml(value)
+        except InputError as error:
+            problems = (
+                replace(problem, file="--mapper-set", line=None, column=None, path=name) for problem in error.problems
+            )
+            raise InputError(*problems) from None
     return found
 
 

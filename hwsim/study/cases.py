@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -39,6 +40,7 @@ Found = TypeVar("Found")
 
 AXES = ("phase", "dtype", "mapper", "batch", "prompt", "generate")  # of the matrix; the last one varies fastest
 MAX_CASES = 1_000_000
+ASIDE = ("commands", "frontends", "kernels", "models", "report", "studies")  # of hwsim, what simulates nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,10 +329,15 @@ def _origin(group: str, name: str) -> str:
 def software() -> str:
     """A digest of the code and the calibrations that simulate; results of other code are not taken for cached."""
     digest = sha256(__version__.encode())
-    rooms = [(files("hwsim"), ".py"), (files("hwsim.devices"), ".py"), (files("hwsim.mappers"), ".py")]
-    rooms.append((files("hwsim.devices").joinpath("calibrations"), ".yaml"))
-    for room, suffix in rooms:
-        names = sorted(item.name for item in room.iterdir() if item.name.endswith(suffix)) if room.is_dir() else []
-        for name in names:
-            digest.update(room.joinpath(name).read_bytes())
+    for file in _simulating(files("hwsim")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _simulating(folder: Traversable) -> Iterator[Traversable]:
+    """Code and calibrations below ``folder`` that results depend on; graphs have digests of their own."""
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.is_dir() and item.name not in ASIDE:
+            yield from _simulating(item)
+        elif item.name.endswith(".py") or (folder.name == "calibrations" and item.name.endswith(".yaml")):
+            yield item

@@ -1,9 +1,13 @@
 """Expansion: every combination once and in order, keys made of all that decides a result, models without a phase."""
 
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 
+import hwsim
 from hwsim.errors import StudyError
-from hwsim.study.cases import expand
+from hwsim.study.cases import _simulating, expand
 from hwsim.study.studyfile import read_study
 
 HEAD = "study: s\nmodels: [llama-3.2-1b]\nsystems: [sn40l]\n"
@@ -123,3 +127,11 @@ def test_keys_change_with_everything_that_decides_a_result(write):
     ]
     keys = {plan_of(write(HEAD), change).cases[0].key for change in changes}
     assert len(keys | {base}) == len(changes) + 1
+
+
+def test_the_digest_of_the_code_covers_what_simulates_and_nothing_else():
+    root = Path(hwsim.__file__).parent
+    names = {str(file).removeprefix(f"{root}/") for file in _simulating(files("hwsim"))}
+    assert {"engine.py", "study/cases.py", "devices/gpu/matmul.py", "mappers/fused.py"} <= names
+    assert {f"devices/calibrations/{file.name}" for file in (root / "devices/calibrations").glob("*.yaml")} <= names
+    assert not [name for name in names if name.startswith(("report", "commands", "models", "kernels", "studies"))]
