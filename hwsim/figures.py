@@ -56,6 +56,7 @@ Seconds: TypeAlias = Annotated[FigureFile, _in("s")]
 Flops: TypeAlias = Annotated[FigureFile, _in("FLOP/s")]
 Hertz: TypeAlias = Annotated[FigureFile, _in("Hz")]
 Watts: TypeAlias = Annotated[FigureFile, _in("W")]
+Joules: TypeAlias = Annotated[FigureFile, _in("J")]
 PerByte: TypeAlias = Annotated[FigureFile, _in("J/B")]
 PerFlop: TypeAlias = Annotated[FigureFile, _in("J/FLOP")]
 
