@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hwsim.device import load_device
 from hwsim.errors import InputError, UnknownNameError, lookup
 from hwsim.result import PhaseResult, Result
 from hwsim.study.cases import expand
@@ -44,9 +43,7 @@ def _run(text: str) -> Result:
     data["workload"] = {name: given[name] for name in _WORKLOAD if name in given}
     plan = expand(study_from(data, "the case of a claim", Path()))
     (case,) = plan.cases
-    target = plan.targets[case.target]
-    device = load_device(target.source, dict(target.changes))
-    return simulate(case, plan.models[case.model], device, case.mapper.make())
+    return simulate(case, plan.models[case.model], plan.targets[case.target].device(), case.mapper.make())
 
 
 @dataclass(frozen=True, slots=True)

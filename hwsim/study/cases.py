@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from hwsim import __version__
 from hwsim.capture import Model, find_model
 from hwsim.card import Card
-from hwsim.device import GROUP, load_device
+from hwsim.device import GROUP, Device, load_device
 from hwsim.errors import InputError, Problem, StudyError, nearest_name
 from hwsim.registry import plugins
 from hwsim.simulation import MAPPERS, MapperChoice, choose_mapper
@@ -51,6 +51,10 @@ class Target:
     card: Card
     source: str
     changes: tuple[tuple[str, str | float], ...]
+
+    def device(self, further: Mapping[str, object] | None = None) -> Device:
+        """The system itself, with ``further`` changes of figures beyond those of the study."""
+        return load_device(self.source, {**dict(self.changes), **(further or {})})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from math import isfinite
 from pathlib import Path
 
 from hwsim.card import Figure
-from hwsim.device import load_device
 from hwsim.errors import HwsimError, InputError
 from hwsim.result import Result
 from hwsim.study.cases import Case, Plan, Target, expand
@@ -57,5 +56,4 @@ def find_case(plan: Plan, number: int) -> Case:
 
 
 def _result(plan: Plan, case: Case, target: Target, change: dict[str, str]) -> Result:
-    device = load_device(target.source, {**dict(target.changes), **change})
-    return simulate(case, plan.models[case.model], device, case.mapper.make())
+    return simulate(case, plan.models[case.model], target.device(change), case.mapper.make())
