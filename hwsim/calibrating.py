@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,13 +14,14 @@ from hwsim.errors import InputError
 from hwsim.fitting import Array, Calibratable, Sample, fit, informed
 from hwsim.kernel_family import END_TO_END
 from hwsim.measured_kernels import MODEL, MeasuredKernels, measured_kernels
-from hwsim.measured_models import measured_result
+from hwsim.measured_models import EAGER, measured_result
 from hwsim.measurements import Measurement, Measurements, split_rows
 
 FEW_ROWS = 8  # below which a family and state tells no spread
-HOST, EAGER = "host_launch_overhead", "eager"
+HOST = "host_launch_overhead"
 HOST_BOUND = 0.7  # share of a row's time below which the device waits for the host
 TAIL = 0.05  # of the rows lie below, and as many above the bounds of a spread
+FOLDS = 2  # of the fitted rows: those of one are predicted with constants fitted to the others
 
 Progress = Callable[[str], None]
 
@@ -53,7 +55,7 @@ def calibrate(
     seen = [kernels for share in shares for kernels in measured_kernels(share.seen.rows, device)]
     values: dict[str, Fitted] = _inherited(base)
     for quantity in ("seconds", "joules"):
-        samples = [sample for kernels in seen for sample in _samples(device, kernels, quantity)]
+        samples = _samples(device, seen, quantity)
         if not samples and quantity == "seconds":
             raise InputError(f"no row of {', '.join(share.file.name for share in shares)} is a kernel of the device")
         energy = quantity == "joules"
@@ -66,8 +68,12 @@ def calibrate(
         told = informed(samples, names, start) if samples else []
         progress(f"{quantity}: {len(told)} constants from {sum(len(s.measured) for s in samples)} values")
         values |= fit(samples, told, start) if told else {}
-    values |= _host(device.with_constants({name: known.value for name, known in values.items()}), shares)
+    values |= _host(_with(device, values), shares)
     return _described(device, shares, values)
+
+
+def _with(device: Calibratable, values: Mapping[str, Fitted]) -> Calibratable:
+    return device.with_constants({name: known.value for name, known in values.items()})
 
 
 def _inherited(base: Calibration | None) -> dict[str, Fitted]:
@@ -83,26 +89,30 @@ def _start(device: Calibratable) -> dict[str, float]:
     return {name: device.card.parameter(name, constant.neutral) for name, constant in device.constants.items()}
 
 
-def _samples(device: Calibratable, kernels: MeasuredKernels, quantity: str) -> list[Sample]:
-    """The sample of one family in one state, where that quantity was measured."""
+def _samples(device: Calibratable, kernels: Iterable[MeasuredKernels], quantity: str) -> list[Sample]:
+    """The samples of families in one state each, where that quantity was measured."""
+    return [sample for one in kernels for sample in _sample(device, one, quantity)]
+
+
+def _sample(device: Calibratable, kernels: MeasuredKernels, quantity: str) -> Iterator[Sample]:
     values, seconds = kernels.measured(quantity), kernels.measured("seconds")
     places = [i for i, value in enumerate(values) if value is not None and seconds[i] is not None]
     if not places:
-        return []
+        return
     picked = kernels.only(places)
     target = picked.on(device)
     assert isinstance(target, Calibratable)
     measured, taken = (np.array([column[i] for i in places], float) for column in (values, seconds))
-    return [Sample(target, target.batches(picked.kernels), measured, taken if quantity == "joules" else None)]
+    yield Sample(target, target.batches(picked.kernels), measured, taken if quantity == "joules" else None)
 
 
 def _host(device: Calibratable, shares: Sequence[Share]) -> dict[str, Fitted]:
-    """The host's time for one operator, from models that it launches operator by operator.
+    """The host's time for one operator, from the seen models that it launches operator by operator.
 
     Each row alone tells the overhead with which the model takes as long as measured; rows that wait for the device
     tell nothing. The median counts, the 5th and 95th percentile bound it.
     """
-    rows = [row for share in shares for row in share.file.rows if row.spec.get("mode") == EAGER]
+    rows = [row for share in shares for row in share.seen.rows if row.spec.get("mode") == EAGER]
     if HOST not in device.constants or not rows:
         return {}
     told = [overhead for row in rows if (overhead := _overhead(device, row)) is not None]
@@ -122,14 +132,20 @@ def _overhead(device: Calibratable, row: Measurement) -> float | None:
 
 
 def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted]) -> Calibration:
-    """The calibration with the spreads of the unseen rows."""
-    fitted = device.with_constants({name: known.value for name, known in values.items()})
+    """The calibration with its spreads: bounds from seen rows, errors of the unseen ones."""
+    fitted = _with(device, values)
+    bounds = _gathered(
+        list(_cross_fitted(device, shares, values))
+        + [found for share in shares for found in _model_ratios(fitted, share.seen)]
+    )
+    errors = _gathered([found for share in shares for found in _ratios(fitted, share.unseen)])
     spreads: dict[str, dict[str, SpreadFile]] = {}
-    for family, state, ratios in _ratios(fitted, [_checked(share) for share in shares]):
-        if len(ratios) >= FEW_ROWS:
-            low, high = np.quantile(ratios, (TAIL, 1 - TAIL))
-            mape = float(np.mean(np.abs(1 / ratios - 1)))
-            spread = SpreadFile(rows=len(ratios), low=float(low), high=float(high), mape=mape)
+    for (family, state), ratios in bounds.items():
+        unseen = errors.get((family, state), np.empty(0))
+        if len(ratios) >= FEW_ROWS and len(unseen):
+            low, high = spread_bounds(ratios)
+            mape = float(np.mean(np.abs(1 / unseen - 1)))
+            spread = SpreadFile(rows=len(unseen), low=low, high=high, mape=mape)
             spreads.setdefault(family, {})[state] = spread
     return Calibration(
         calibration=device.card.name,
@@ -143,25 +159,62 @@ def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[st
     )
 
 
-def _checked(share: Share) -> Measurements:
-    """The rows that constants were not fitted to; whole models are never fitted, but for the host's overhead."""
-    rows = (*share.unseen.rows, *(row for row in share.seen.rows if row.op == MODEL))
-    return Measurements(share.file.name, share.file.header, rows)
+def spread_bounds(ratios: Array) -> tuple[float, float]:
+    """The bounds within which 90 % of further ratios lie, from some that have the same distribution.
+
+    With n ratios the next one is below the i-th smallest with probability i / (n + 1); where so few are known that
+    the bounds lie beyond all of them, a normal distribution of the logarithm is assumed.
+    """
+    count, logs = len(ratios), np.log(ratios)
+    if TAIL * (count + 1) >= 1:
+        low, high = np.quantile(logs, (TAIL, 1 - TAIL), method="weibull")
+    else:
+        from scipy.stats import t
+
+        margin = t.ppf(1 - TAIL, count - 1) * np.std(logs, ddof=1) * np.sqrt(1 + 1 / count)
+        low, high = logs.mean() - margin, logs.mean() + margin
+    return float(np.exp(low)), float(np.exp(high))
 
 
-def _ratios(device: Calibratable, files: Sequence[Measurements]) -> list[tuple[str, str, Array]]:
-    """(family, state, measured over predicted) of all kernels and models of ``files``."""
+Ratios: TypeAlias = tuple[str, str, Array]  # of a family and state: measured over predicted
+
+
+def _gathered(found: Iterable[Ratios]) -> dict[tuple[str, str], Array]:
     gathered: dict[tuple[str, str], list[Array]] = {}
-    for file in files:
-        for kernels in measured_kernels(file.rows, device):
-            for sample in _samples(device, kernels, "seconds"):
-                gathered.setdefault((kernels.family, str(kernels.cache)), []).append(np.exp(-sample.errors({})))
-        for row in file.rows:
-            result = measured_result(row, device) if row.op == MODEL and row.seconds_warm else None
-            if result is not None and row.seconds_warm:
-                mode = str(row.spec.get("mode", "graph"))
-                gathered.setdefault((END_TO_END, mode), []).append(np.array([row.seconds_warm / result.latency]))
-    return [(family, state, np.concatenate(parts)) for (family, state), parts in gathered.items()]
+    for family, state, ratios in found:
+        gathered.setdefault((family, state), []).append(ratios)
+    return {key: np.concatenate(parts) for key, parts in gathered.items()}
+
+
+def _cross_fitted(device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted]) -> Iterator[Ratios]:
+    """The ratios of seen rows, each predicted with constants that were fitted to the rows of the other fold."""
+    names = [name for name in values if not (device.constants[name].energy or device.constants[name].fixed)]
+    start = {**_start(device), **{name: known.value for name, known in values.items()}}
+    for fold in range(FOLDS):
+        split = [split_rows(share.seen.rows, FOLDS * share.parts, fold * share.parts) for share in shares]
+        samples = _samples(device, (one for _, rows in split for one in measured_kernels(rows, device)), "seconds")
+        told = informed(samples, names, start) if samples else []
+        again = {name: known.value for name, known in fit(samples, told, start).items()} if told else {}
+        for held, _ in split:
+            yield from _kernel_ratios(device.with_constants({**start, **again}), held)
+
+
+def _ratios(device: Calibratable, file: Measurements) -> Iterator[Ratios]:
+    yield from _kernel_ratios(device, file.rows)
+    yield from _model_ratios(device, file)
+
+
+def _kernel_ratios(device: Calibratable, rows: Iterable[Measurement]) -> Iterator[Ratios]:
+    for kernels in measured_kernels(rows, device):
+        for sample in _sample(device, kernels, "seconds"):
+            yield kernels.family, str(kernels.cache), np.exp(-sample.errors({}))
+
+
+def _model_ratios(device: Calibratable, file: Measurements) -> Iterator[Ratios]:
+    for row in file.rows:
+        result = measured_result(row, device) if row.op == MODEL and row.seconds_warm else None
+        if result is not None and row.seconds_warm:
+            yield END_TO_END, str(row.spec.get("mode", "graph")), np.array([row.seconds_warm / result.latency])
 
 
 def _source(share: Share) -> SourceRows:

@@ -1,7 +1,7 @@
 """Calibrations: constants of a device fitted to measurements, kept apart from its card in devices/calibrations/.
 
 A file says which rows were fitted, gives every constant with its 90 % confidence interval, and the spread of measured
-over predicted on rows that were not fitted, which becomes the interval of every estimate. A card without a file of its
+over predicted, cross-validated on these rows, which becomes the interval of every estimate. A card without a file of its
 own takes one of its generation.
 """
 
@@ -66,7 +66,8 @@ class Fitted(_Strict):
 
 
 class SpreadFile(_Strict):
-    """Measured over predicted on ``rows`` unseen rows: 5th and 95th percentile, and the mean absolute error."""
+    """Measured over predicted: the bounds of 90 % of rows, from fitted ones that a fit of the others predicts, and the
+    mean absolute error on ``rows`` unseen ones."""
 
     rows: int
     low: float = Field(gt=0)

@@ -13,7 +13,8 @@ from hwsim.result import Result
 from hwsim.simulation import Simulation, load_mapper
 from hwsim.workload import Workload
 
-MAPPER_OF_MODE = {"eager": "eager", "graph": "recorded", "compile": "fused", "onnxruntime": "fused"}
+EAGER = "eager"  # the mode in which the host launches operator by operator
+MAPPER_OF_MODE = {EAGER: "eager", "graph": "recorded", "compile": "fused", "onnxruntime": "fused"}
 
 
 def measured_result(row: Measurement, device: Device) -> Result | None:

@@ -16,8 +16,9 @@ from hwsim.cost import Cost
 from hwsim.device import Device, estimate_all, load_device, plain_roofline
 from hwsim.kernel_family import END_TO_END
 from hwsim.measured_kernels import MODEL, QUANTITIES, MeasuredKernels, measured_kernels
-from hwsim.measured_models import measured_result
+from hwsim.measured_models import EAGER, measured_result
 from hwsim.measurements import Measurement, Measurements, split_rows
+from hwsim.ranking import rank_order
 from hwsim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ MODELS = ("predicted", "residual", "datasheet", "roofline")
 """The columns of predictions, best first: the calibrated device, with the learned correction, from the card alone, and
 peak rate and peak bandwidth alone."""
 
+RANKED = ("measured", "predicted", "flops", "nbytes")  # what `rank_order` asks of rows
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One measured quantity of one row, what each of `MODELS` says of it (nan: nothing), and the interval in which 90 %
-    of such rows should lie. ``quantity`` is seconds or joules; ``unseen``: no constant was fitted to this row."""
+    of such rows should lie (nan where this row made it). ``quantity`` is seconds or joules; ``unseen``: no constant was
+    fitted to this row; ``flops`` and ``nbytes`` are a kernel's work."""
 
     family: str
     op: str
@@ -49,6 +53,8 @@ class Comparison:
     low: float = nan
     high: float = nan
     unseen: bool = True
+    flops: float = nan
+    nbytes: float = nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +85,11 @@ def compare_measurements(measurements: Measurements, predictors: Predictors) -> 
         for comparison in _kernel_comparisons(kernels, predictors, seen)
     ]
     models = [row for row in measurements.rows if row.op == MODEL]
-    return found + [comparison for row in models for comparison in _model_comparisons(row, predictors)]
+    return found + [comparison for row in models for comparison in _model_comparisons(row, predictors, seen)]
 
 
 def _seen_specs(measurements: Measurements, card: Card) -> frozenset[str]:
-    """The specs of the rows that the card's calibration was fitted to."""
+    """The specs of the rows that the card's calibration was fitted to, or took its spreads from."""
     parts = card.calibration.parts.get(measurements.name) if card.calibration else None
     return frozenset(_case(row) for row in split_rows(measurements.rows, parts)[0]) if parts else frozenset()
 
@@ -120,6 +126,8 @@ def _kernel_comparisons(kernels: MeasuredKernels, by: Predictors, seen: frozense
                 low,
                 high,
                 _case(row) not in seen,
+                kernels.kernels[i].work.flops,
+                kernels.kernels[i].nbytes,
             )
 
 
@@ -135,8 +143,11 @@ def _predictions(kernels: MeasuredKernels, device: Device) -> list[dict[str, Any
     ]
 
 
-def _model_comparisons(row: Measurement, by: Predictors) -> Iterator[Comparison]:
-    """The comparisons of one run of a whole model; none where the zoo lacks it or the device cannot run it."""
+def _model_comparisons(row: Measurement, by: Predictors, seen: frozenset[str]) -> Iterator[Comparison]:
+    """The comparisons of one run of a whole model; none where the zoo lacks it or the device cannot run it.
+
+    Models tell the host's overhead, so that eager ones are seen as kernels are; of the others only the spread is known.
+    """
     results = [measured_result(row, device) for device in (by.device, by.datasheet, by.roofline)]
     if any(result is None for result in results):
         return
@@ -145,7 +156,8 @@ def _model_comparisons(row: Measurement, by: Predictors) -> Iterator[Comparison]
     )
     mode = str(row.spec.get("mode", "graph"))
     calibration = by.device.card.calibration
-    spread = calibration.spread(END_TO_END, mode) if calibration else None
+    known = _case(row) in seen
+    spread = calibration.spread(END_TO_END, mode) if calibration and not known else None
     for quantity, measured in zip(QUANTITIES, (row.seconds_warm, row.joules_warm), strict=True):
         if measured is None:
             continue
@@ -153,7 +165,8 @@ def _model_comparisons(row: Measurement, by: Predictors) -> Iterator[Comparison]
         case = _case(row).replace("op=model", "").strip()
         figures = (measured, ours[quantity], sheet[quantity], roof[quantity])
         bound = results[0].bound if results[0] else ""
-        yield Comparison(END_TO_END, row.op, case, mode, quantity, *figures, bound, nan, low, high)
+        unseen = not (known and mode == EAGER)
+        yield Comparison(END_TO_END, row.op, case, mode, quantity, *figures, bound, nan, low, high, unseen)
 
 
 def uncovered(measurements: Measurements, comparisons: Sequence[Comparison]) -> Mapping[str, int]:
@@ -177,8 +190,8 @@ def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def error_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """MAPE, median and worst error by quantity, family and cache on unseen rows, for each of `MODELS`, and the share of
-    rows inside their interval."""
+    """MAPE, median and worst error by quantity, family and cache on unseen rows, for each of `MODELS`, the share of
+    rows inside their interval, and of competing ``pairs`` that the calibrated device puts in the right order."""
     frame = to_frame(comparisons)
     frame = frame[frame["unseen"]]
     columns: dict[str, tuple[str, str | Callable[[Any], Any]]] = {"rows": ("measured", "size")}
@@ -189,7 +202,10 @@ def error_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
             f"{model}_worst": (f"{model}_error", "max"),
         }
     columns["inside"] = ("inside", "mean")
-    return frame.groupby(["quantity", "family", "cache"], sort=True).agg(**columns).reset_index()
+    groups = frame.groupby(["quantity", "family", "cache"], sort=True)
+    orders = [rank_order(*(group[name].to_numpy(float) for name in RANKED)) for _, group in groups]
+    table = groups.agg(**columns).reset_index()
+    return table.assign(right_order=[order.share for order in orders], pairs=[order.pairs for order in orders])
 
 
 def worst_rows(comparisons: Sequence[Comparison], count: int = 10) -> list[Comparison]:

@@ -79,6 +79,7 @@ def _compared(file: Measurements, predictors: Predictors) -> list[Comparison]:
 
 def _cells(table: pd.DataFrame) -> tuple[list[list[Any]], tuple[str, ...]]:
     """Rows and titles; a model that says nothing of any row has no columns."""
+    from hwsim.report.accuracy import ranked
     from hwsim.validation import MODELS
 
     models = [model for model in MODELS if table[f"{model}_mape"].notna().any()]
@@ -86,9 +87,9 @@ def _cells(table: pd.DataFrame) -> tuple[list[list[Any]], tuple[str, ...]]:
     for row in records(table):
         errors = [row[f"{model}_{figure}"] for model in models for figure in SHOWN]
         cells = ["" if error != error else f"{error:.1%}" for error in (*errors, row["inside"])]
-        rows.append([row["quantity"], row["family"], row["cache"], row["rows"], *cells])
+        rows.append([row["quantity"], row["family"], row["cache"], row["rows"], *cells, ranked(row)])
     titles = [title for model in models for title in (model, "median", "worst")]
-    return rows, ("quantity", "family", "cache", "rows", *titles, "inside 90 %")
+    return rows, ("quantity", "family", "cache", "rows", *titles, "inside 90 %", "rank order")
 
 
 def _save(

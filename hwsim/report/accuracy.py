@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from hwsim.card import Card
 from hwsim.commands.output import records
 from hwsim.measurements import Measurements
+from hwsim.ranking import DIFFERENCE, SAME_WORK
 from hwsim.report.error_by_size import error_by_size_figure
 from hwsim.report.figures import CONFIG, write_figure
 from hwsim.report.scatter import scatter_figure
@@ -54,7 +55,10 @@ def _introduction(measurements: Sequence[Measurements], card: Card) -> list[str]
         "plain roofline (peak rate and peak bandwidth).",
         "",
         "MAPE is the mean of |predicted/measured - 1|. `cold`: caches flushed, one launch; `warm`: replayed back to",
-        "back in a CUDA graph; `eager`, `graph`, `compile`: whole models. `inside 90 %`: rows within their interval.",
+        "back in a CUDA graph; `eager`, `graph`, `compile`: whole models. `inside 90 %`: rows within their interval,",
+        "whose bounds other rows gave. `rank order`: of pairs of kernels that do the same FLOPs or move the same bytes",
+        f"(to {SAME_WORK:.0%}) by another route, and whose measured figures differ by more than {DIFFERENCE:.0%},",
+        "those that the physical model puts in the right order.",
         "",
         f"Made by `hwsim validate {names} --device {card.name} --residual --write PAGE.md`.",
     ]
@@ -64,18 +68,23 @@ def markdown(table: pd.DataFrame) -> list[str]:
     """An error table as Markdown; a model that says nothing of any row has no columns."""
     models = shown_models(table)
     heads = [f"{TITLES[model]} MAPE | median | worst" for model in models]
-    lines = [f"| quantity | family | cache or mode | rows | {' | '.join(heads)} | inside 90 % |"]
-    lines.append("|---|---|---|---:|" + "---:|" * (3 * len(models) + 1))
+    lines = [f"| quantity | family | cache or mode | rows | {' | '.join(heads)} | inside 90 % | rank order |"]
+    lines.append("|---|---|---|---:|" + "---:|" * (3 * len(models) + 2))
     for row in records(table):
         cells = [_percent(row[f"{model}_{figure}"]) for model in models for figure in ("mape", "median", "worst")]
         start = f"| {row['quantity']} | {row['family']} | {row['cache']} | {row['rows']} | "
-        lines.append(f"{start}{' | '.join(cells)} | {_percent(row['inside'])} |")
+        lines.append(f"{start}{' | '.join([*cells, _percent(row['inside']), ranked(row)])} |")
     return lines
 
 
 def shown_models(table: pd.DataFrame) -> list[str]:
     """Those of `MODELS` that predict some row."""
     return [model for model in MODELS if table[f"{model}_mape"].notna().any()]
+
+
+def ranked(row: Mapping[str, Any]) -> str:
+    """The share of competing pairs in the right order, and how many there are; empty where none compete."""
+    return f"{_percent(row['right_order'])} of {row['pairs']}" if row["pairs"] else ""
 
 
 def _percent(share: float) -> str:
@@ -113,6 +122,7 @@ def _rows(table: pd.DataFrame) -> dict[str, Any]:
                 *(row[name] for name in ("quantity", "family", "cache", "rows")),
                 *(_percent(row[f"{model}_mape"]) for model in models),
                 _percent(row["inside"]),
+                ranked(row),
             ]
             for row in records(table)
         ],
