@@ -34,6 +34,26 @@ class Usage:
         return sum(self.resident.values()) + self.peak_activations
 
 
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """Bytes of each storage of inputs, activations and outputs (columns) at each moment (rows): every op, in the first
+    and in the last iteration of its repetition."""
+
+    storages: tuple[str, ...]
+    alive: FloatArray
+
+
+def lifetimes(graph: Graph, absent: Collection[str] = ()) -> Lifetimes:
+    """When the storages of a bound graph are in use; those in ``absent`` never reach memory."""
+    spans = _spans(graph.structure, frozenset(absent))
+    sizes = np.array([graph.nbytes[name] for name in spans.storages])
+    change = np.zeros((2, len(graph.ops) + 1, len(sizes)))
+    for view, changes in enumerate((spans.first, spans.last)):
+        np.add.at(change[view], (changes.ops, changes.storages), changes.copies)
+    alive = np.cumsum(change, axis=1)[:, :-1].reshape(-1, len(sizes)) * sizes
+    return Lifetimes(spans.storages, alive)
+
+
 def usage(graph: Graph, absent: Collection[str] = ()) -> Usage:
     """The memory in use by a bound graph; storages in ``absent`` never reach memory (they stay in registers)."""
     structure, nbytes = graph.structure, graph.nbytes

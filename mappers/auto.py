@@ -12,6 +12,11 @@ KERNELS: dict[str, type[Eager | Fused]] = {"fused": Fused, "recorded": Recorded,
 """Mappers that only say which ops make a kernel: what other mappers may build on."""
 
 
+def kernels_of(name: str, device: Device) -> Eager | Fused:
+    """The one of `KERNELS` called ``name``; `auto` is what a user of the device would run."""
+    return KERNELS[name]() if name in KERNELS else Fused() if device.tags.graph_launch else Eager()
+
+
 class Auto:
     """`fused` on devices that replay recorded graphs, `eager` on the others."""
 
@@ -19,5 +24,4 @@ class Auto:
 
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """The schedule of the mapper chosen by the device's tags."""
-        chosen = Fused() if device.tags.graph_launch else Eager()
-        return chosen.schedule(graph, device, policy)
+        return kernels_of("auto", device).schedule(graph, device, policy)
