@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from hwsim.graph import Attribute, Graph, Kind, Repeat, Role
 from hwsim.value import value
@@ -214,4 +214,14 @@ class Mapper(Protocol):
 
     def schedule(self, graph: Graph, device: Device, policy: Policy) -> Schedule:
         """Place the tensors of ``graph``, group its ops into kernels; raises `DoesNotFitError`."""
+        ...
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A mapper that runs a batch in equal parts: it is given the graph of one part."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts; the batch must be a multiple."""
         ...
