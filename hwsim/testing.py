@@ -194,7 +194,8 @@ def _unraised(call: Callable[[], object], error: type[Exception]) -> str:
 
 def _schedule_problems(graph: Graph, schedule: Schedule, card: Card) -> Iterator[str]:
     works = [(count, work_of(op, graph)) for op, count in zip(graph.ops, graph.counts, strict=True)]
-    kernels = list(zip(schedule.counts, schedule.kernels, strict=True))
+    steps = zip(schedule.counts, schedule.steps, strict=True)
+    kernels = [(count, step) for count, step in steps if isinstance(step, Kernel)]
     for unit in ("matmul_flops", "vector_flops", "special_ops"):
         wanted = sum(count * getattr(work, unit) for count, work in works)
         planned = sum(count * getattr(kernel.work, unit) for count, kernel in kernels)
