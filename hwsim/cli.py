@@ -22,6 +22,7 @@ from hwsim.commands.graph import graph
 from hwsim.commands.kernels import measure, predict
 from hwsim.commands.listing import list_names, print_schema, show
 from hwsim.commands.run import run
+from hwsim.commands.storage import app as storage
 from hwsim.commands.validate import validate
 from hwsim.errors import HwsimError
 
@@ -64,6 +65,7 @@ app.command()(measure)
 app.command()(calibrate)
 app.command()(validate)
 app.command()(claims)
+app.add_typer(storage, name="storage")
 app.command("list")(list_names)
 app.command()(show)
 app.command("schema")(print_schema)

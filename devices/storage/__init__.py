@@ -1,0 +1,1 @@
+"""Flash drives: cards, a page-level simulator, formulas beside it."""

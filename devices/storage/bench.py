@@ -1,0 +1,58 @@
+"""What `hwsim storage bench` asks for, as plain data in fio's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hwsim.devices.storage.analytic import analyse
+from hwsim.devices.storage.card import drive_names, load_drive
+from hwsim.devices.storage.drive import Cache, Drive
+from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.report import report
+from hwsim.devices.storage.simulate import simulate
+from hwsim.errors import InputError, Problem
+from hwsim.yamlfile import load_yaml
+
+names = drive_names
+PILOT = 20_000
+WINDOW = (0.2, 0.9)
+"""The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
+
+
+def bench(
+    card: str, question: Mapping[str, Any], settings: list[str] | None = None, write_cache: bool = True
+) -> dict[str, Any]:
+    """Run a load on the drive's card of that name or file; ``question`` has the fields of `Load` and ``runtime``."""
+    drive = prepared(card, settings, write_cache)
+    asked = dict(question)
+    runtime = asked.pop("runtime", None)
+    load = Load(**{name: value for name, value in asked.items() if value is not None})
+    if runtime is not None:
+        load = replace(load, number_ios=_requests_of(drive, load, runtime))
+    outcome = simulate(drive, load)
+    return report(outcome, load, analyse(drive, load), WINDOW)
+
+
+def prepared(card: str, settings: list[str] | None, write_cache: bool) -> Drive:
+    """The drive with the figures that the user changed."""
+    drive = load_drive(card, changes(settings or []))
+    return drive if write_cache else replace(drive, cache=Cache(0, 0.0, 0.0, 0))
+
+
+def changes(settings: list[str]) -> dict[str, object]:
+    """``nand.channels=16`` as figures by path."""
+    found: dict[str, object] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise InputError(Problem(file="--set", got=f"'{setting}'", expected="PATH=VALUE, such as nand.channels=16"))
+        found[path.strip()], _ = load_yaml(text)
+    return found
+
+
+def _requests_of(drive: Drive, load: Load, runtime: float) -> int:
+    """How many requests a run of that many seconds takes, from a short one."""
+    pilot = simulate(drive, replace(load, number_ios=min(PILOT, max(10 * load.depth, 1000))))
+    return max(1, round(len(pilot.log) / pilot.seconds * runtime))

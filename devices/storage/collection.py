@@ -1,0 +1,146 @@
+"""Garbage collection and wear levelling as commands: pages of a victim are read, moved, and the victim is erased."""
+
+from __future__ import annotations
+
+from hwsim.devices.storage.flash import new_tx, submit
+from hwsim.devices.storage.ftl import (
+    block_of,
+    coldest,
+    ends_block,
+    ends_row,
+    move,
+    page_of,
+    pick_victim,
+    plane_of,
+    release,
+)
+from hwsim.devices.storage.state import (
+    Bl,
+    Block,
+    Gr,
+    K,
+    Kind,
+    Lun,
+    N,
+    Pl,
+    Row,
+    Source,
+    State,
+    Tx,
+    compiled,
+)
+
+
+@compiled
+def collect_if_short(s: State, group: int) -> None:
+    """Begin to collect a block of a group that is short of free ones."""
+    if s[group + Gr.FREE] < s[K.GC_START] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT]:
+        victim = pick_victim(s, group)
+        if victim:
+            s[N.COLLECTIONS] += 1
+            empty(s, victim)
+
+
+@compiled
+def level(s: State, group: int) -> None:
+    """Move the coldest block of a group where its blocks are worn unevenly."""
+    if s[K.LEVELLING] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT] and s[group + Gr.FREE] > 1:
+        victim = coldest(s, group)
+        if victim:
+            s[N.LEVELLINGS] += 1
+            empty(s, victim)
+
+
+@compiled
+def empty(s: State, victim: int) -> None:
+    """Begin to move what a block holds."""
+    group = s[victim + Bl.GROUP]
+    s[victim + Bl.STATE] = Block.VICTIM
+    s[victim + Bl.MOVES] = 0
+    s[victim + Bl.CURSOR] = 0
+    s[group + Gr.VICTIMS] += 1
+    s[s[s[group + Gr.PLANE] + Pl.LUN] + Lun.COLLECTING] += 1
+    go_on(s, victim)
+
+
+@compiled
+def go_on(s: State, victim: int) -> None:
+    """Read further pages of a victim, as many as may be on their way; erase it once all is moved."""
+    plane = s[s[victim + Bl.GROUP] + Gr.PLANE]
+    while s[victim + Bl.CURSOR] < s[K.BLOCK_SLOTS] and s[victim + Bl.MOVES] < s[K.GC_WINDOW]:
+        slot = s[victim + Bl.SLOT] + s[victim + Bl.CURSOR]
+        s[victim + Bl.CURSOR] += s[K.PAGE_SLOTS]
+        valid = 0
+        for other in range(slot, slot + s[K.PAGE_SLOTS]):
+            valid += s[s[K.P2L_AT] + other] != 0
+        if valid:
+            tx = new_tx(s, Kind.READ.value, Source.COLLECTION.value, plane_of(s, slot))
+            s[tx + Tx.PAGE] = page_of(s, slot)
+            s[tx + Tx.SLOT] = slot
+            s[tx + Tx.BYTES] = s[K.PAGE_BYTES] if s[K.COPY_WHOLE] else valid * s[K.SLOT_BYTES]
+            s[tx + Tx.BLOCK] = victim
+            s[victim + Bl.MOVES] += 1
+            s[N.GC_READS] += 1
+            submit(s, tx)
+    if s[victim + Bl.MOVES] == 0:
+        tx = new_tx(s, Kind.ERASE.value, Source.COLLECTION.value, plane)
+        s[tx + Tx.SPAN] = s[K.WIDTH]
+        s[tx + Tx.BLOCK] = victim
+        submit(s, tx)
+
+
+@compiled
+def page_moved(s: State, tx: int) -> None:
+    """A page of a victim was read: what in it is still valid goes into the rows of collected data."""
+    victim, slot = s[tx + Tx.BLOCK], s[tx + Tx.SLOT]
+    group = s[victim + Bl.GROUP]
+    s[victim + Bl.MOVES] -= 1
+    for old in range(slot, slot + s[K.PAGE_SLOTS]):
+        if s[s[K.P2L_AT] + old]:
+            new = move(s, old, group)
+            if new >= 0 and ends_row(s, new):
+                s[victim + Bl.MOVES] += 1
+                program_row(s, new, s[K.ROW_SLOTS], 0, Source.COLLECTION.value, victim)
+            if new >= 0 and ends_block(s, new):
+                collect_if_short(s, group)
+    go_on(s, victim)
+
+
+@compiled
+def program_row(s: State, slot: int, filled: int, request: int, source: int, victim: int) -> int:
+    """Queue the program of the row that holds ``slot``, of which ``filled`` slots have data."""
+    row = slot // s[K.ROW_SLOTS]
+    first = row * s[K.ROW_SLOTS]
+    tx = new_tx(s, Kind.PROGRAM.value, source, plane_of(s, first))
+    s[tx + Tx.SPAN] = s[K.WIDTH]
+    s[tx + Tx.PAGE] = page_of(s, first)
+    s[tx + Tx.SLOT] = first
+    s[tx + Tx.COUNT] = filled
+    s[tx + Tx.BYTES] = filled * s[K.SLOT_BYTES]
+    s[tx + Tx.REQUEST] = request
+    s[tx + Tx.BLOCK] = victim
+    s[tx + Tx.ROW] = row
+    submit(s, tx)
+    return tx
+
+
+@compiled
+def row_programmed(s: State, tx: int) -> None:
+    """Bookkeeping of a finished program."""
+    s[N.PROGRAMS] += 1
+    s[N.PROGRAMMED_SLOTS] += s[tx + Tx.COUNT]
+    s[block_of(s, s[tx + Tx.SLOT]) + Bl.PENDING] -= 1
+    s[s[K.ROWS_AT] + s[tx + Tx.ROW] * Row.SIZE + Row.BUFFERED] = 0
+
+
+@compiled
+def erased(s: State, tx: int) -> None:
+    """A victim is erased: free again, or retired; wear may be uneven now, or still too little free."""
+    victim = s[tx + Tx.BLOCK]
+    group = s[victim + Bl.GROUP]
+    s[group + Gr.VICTIMS] -= 1
+    s[s[tx + Tx.LUN] + Lun.COLLECTING] -= 1
+    release(s, victim)
+    level(s, group)
+    if s[group + Gr.FREE] < s[K.GC_STOP]:
+        collect_if_short(s, group)

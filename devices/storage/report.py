@@ -1,0 +1,172 @@
+"""The answer of a run in fio's shape and words, with what fio cannot see: flash, energy, wear, who was busy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsim.devices.storage.analytic import Answer
+from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.simulate import Outcome, latencies
+from hwsim.devices.storage.state import TICKS, Ch, Ints, K, Log, N, Op
+
+PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99)
+
+
+def report(outcome: Outcome, load: Load, answer: Answer, window: tuple[float, float]) -> dict[str, Any]:
+    """All figures of a run; nanoseconds where fio has them, else SI units."""
+    log = outcome.log
+    first, last = (int(len(log) * part) for part in window)
+    steady = log[first:last] if last > first else log
+    before = log[first - 1, Log.DONE] if 0 < first < last else 0
+    seconds = max(1, int(steady[-1, Log.DONE] - before)) / TICKS
+    mean = float((steady[:, Log.DONE] - steady[:, Log.ARRIVED]).mean()) / TICKS
+    iops = len(steady) / seconds
+    return {
+        "drive": outcome.drive.name,
+        "rw": load.rw,
+        "bs": load.bs,
+        "iodepth": load.iodepth,
+        "numjobs": load.numjobs,
+        "number_ios": len(log),
+        "precondition": load.prepared,
+        "simulated_blocks": outcome.scale,
+        "runtime_s": outcome.seconds,
+        "iops": iops,
+        "bw_bytes": float(steady[:, Log.BYTES].sum()) / seconds,
+        "lat_mean_s": mean,
+        "window": list(window),
+        "jobs": [{"jobname": load.rw, **{op.name.lower(): side(steady, op, seconds) for op in Op}}],
+        "errors": int((log[:, Log.OP] >> 8 > 0).sum()),
+        "flash": flash(outcome),
+        "endurance": endurance(outcome),
+        "energy": energy(outcome),
+        "utilisation": outcome.utilisation(),
+        "analytic": analytic(answer, iops),
+    }
+
+
+def side(log: Ints, op: Op, seconds: float) -> dict[str, Any]:
+    """fio's block of one direction."""
+    waited, served, both = latencies(log, op)
+    count = len(served)
+    nbytes = int(log[(log[:, Log.OP] & 255) == op, Log.BYTES].sum())
+    return {
+        "total_ios": count,
+        "io_bytes": nbytes,
+        "runtime_s": seconds,
+        "iops": count / seconds,
+        "bw_bytes": nbytes / seconds,
+        "slat_ns": spread(waited),
+        "clat_ns": {**spread(served), "percentile": percentiles(served)},
+        "lat_ns": spread(both),
+    }
+
+
+def spread(times: NDArray[np.float64]) -> dict[str, float]:
+    """Least, largest, mean and standard deviation in nanoseconds."""
+    if not len(times):
+        return {"min": 0.0, "max": 0.0, "mean": 0.0, "stddev": 0.0}
+    ns = times * 1e9
+    return {"min": float(ns.min()), "max": float(ns.max()), "mean": float(ns.mean()), "stddev": float(ns.std())}
+
+
+def percentiles(times: NDArray[np.float64]) -> dict[str, float]:
+    """fio's percentiles in nanoseconds."""
+    if not len(times):
+        return {}
+    found = np.percentile(times, PERCENTILES, method="inverted_cdf") * 1e9
+    return {f"{name:f}": float(value) for name, value in zip(PERCENTILES, found, strict=True)}
+
+
+def flash(outcome: Outcome) -> dict[str, Any]:
+    """What the flash did; write amplification is programmed over written mapping units, padding included."""
+    count = outcome.count
+    written = count(N.HOST_SLOTS) + count(N.REWRITTEN)
+    programmed = count(N.HOST_SLOTS) + count(N.GC_SLOTS) + count(N.PADDED_SLOTS)
+    unit = outcome.drive.ftl.mapping_unit
+    return {
+        "write_amplification": programmed / written if written else None,
+        "host_write_bytes": written * unit,
+        "collected_bytes": count(N.GC_SLOTS) * unit,
+        "padded_bytes": count(N.PADDED_SLOTS) * unit,
+        "rewritten_in_cache_bytes": count(N.REWRITTEN) * unit,
+        "trimmed_bytes": count(N.TRIMMED) * unit,
+        "pages_read": count(N.READS),
+        "rows_programmed": count(N.PROGRAMS),
+        "blocks_erased": count(N.ERASES),
+        "read_commands": count(N.READ_COMMANDS),
+        "program_commands": count(N.PROGRAM_COMMANDS),
+        "erase_commands": count(N.ERASE_COMMANDS),
+        "update_reads": count(N.UPDATE_READS),
+        "collection_reads": count(N.GC_READS),
+        "map_reads": count(N.MAP_READS),
+        "map_writes": count(N.MAP_WRITES),
+        "collections": count(N.COLLECTIONS),
+        "levellings": count(N.LEVELLINGS),
+        "retired_blocks": count(N.RETIRED),
+        "read_retries": count(N.RETRIES),
+        "uncorrectable": count(N.UNCORRECTABLE),
+        "suspensions": count(N.SUSPENSIONS),
+        "cache_hits": count(N.BUFFER_HITS),
+    }
+
+
+def endurance(outcome: Outcome) -> dict[str, float | None]:
+    """What the drive can take, and what of that this load takes.
+
+    Bytes that the host can write in the drive's life = capacity of the flash x program/erase cycles / amplification.
+    """
+    drive, facts = outcome.drive, flash(outcome)
+    waf = facts["write_amplification"]
+    total = drive.nand.capacity * drive.nand.endurance
+    written = facts["host_write_bytes"]
+    rate = written / outcome.seconds
+    return {
+        "cycles": drive.nand.endurance,
+        "writable_bytes": total / waf if waf else None,
+        "life_s": total / waf / rate if waf and rate else None,
+        "erases_per_block": facts["blocks_erased"] / (drive.groups * outcome.span.blocks),
+    }
+
+
+def energy(outcome: Outcome) -> dict[str, float]:
+    """Joules by part: operations x energies of the card, bytes x energies, power x time."""
+    drive, count, state = outcome.drive, outcome.count, outcome.state
+    costs = drive.energy
+    pages = drive.width * drive.row_pages
+    channels = state[state[K.CHANNELS_AT] :][: int(state[K.CHANNELS]) * Ch.SIZE].reshape(-1, Ch.SIZE)
+    parts = {
+        "read_j": count(N.READS) * costs.read,
+        "program_j": count(N.PROGRAMS) * pages * costs.program,
+        "erase_j": count(N.ERASES) * drive.width * costs.erase,
+        "bus_j": float(channels[:, Ch.BYTES].sum()) * costs.bus,
+        "dram_j": count(N.DRAM_BYTES) * costs.dram,
+        "link_j": float(outcome.log[:, Log.BYTES].sum()) * costs.link,
+        "idle_j": costs.idle * outcome.seconds,
+        "active_j": costs.active * outcome.seconds,
+    }
+    total = sum(parts.values())
+    nbytes = float(outcome.log[:, Log.BYTES].sum())
+    return {
+        **parts,
+        "total_j": total,
+        "power_w": total / outcome.seconds,
+        "j_per_byte": total / nbytes,
+        "j_per_request": total / len(outcome.log),
+    }
+
+
+def analytic(answer: Answer, iops: float) -> Mapping[str, Any]:
+    """The formulas' answer beside the simulated one."""
+    return {
+        "iops": answer.iops,
+        "bw_bytes": answer.bandwidth,
+        "lat_mean_s": answer.latency,
+        "bound": answer.bound,
+        "write_amplification": answer.write_amplification,
+        "difference": answer.iops / iops - 1,
+    }

@@ -1,0 +1,192 @@
+"""The event loop of a simulated drive."""
+
+from __future__ import annotations
+
+from hwsim.devices.storage.collection import erased, go_on, page_moved, row_programmed
+from hwsim.devices.storage.events import enter, leave, next_event, serve
+from hwsim.devices.storage.flash import COMMAND, NONE, command_sent, free_tx, kick_all, let_leave, resume
+from hwsim.devices.storage.ftl import plane_of
+from hwsim.devices.storage.host import (
+    COMMAND_BYTES,
+    POINTER,
+    admit_waiting,
+    complete,
+    delay,
+    done,
+    firmware,
+    link_ticks,
+    part_done,
+    ready,
+    send_next,
+    write,
+)
+from hwsim.devices.storage.state import (
+    SOURCE_BITS,
+    STREAM_SIZE,
+    Bl,
+    Ch,
+    Fault,
+    K,
+    Kind,
+    Lun,
+    M,
+    N,
+    Pl,
+    Row,
+    Rq,
+    Server,
+    Source,
+    Stage,
+    State,
+    Sv,
+    Tx,
+    compiled,
+)
+
+
+@compiled
+def run(s: State) -> None:
+    """Serve the stream to its end, or until nothing can go on (M.FAULT says why)."""
+    feed(s, s[M.NOW])
+    while s[M.HEAP] and s[M.DONE] < s[M.STREAM] and not s[M.FAULT]:
+        key = next_event(s)
+        time, source = key >> SOURCE_BITS, key & ((1 << SOURCE_BITS) - 1)
+        s[M.NOW] = time
+        s[M.EVENTS] += 1
+        if source >= s[K.PLANE_SOURCE]:
+            array_done(s, s[K.PLANES_AT] + (source - s[K.PLANE_SOURCE]) * Pl.SIZE, time)
+        elif source >= s[K.CHANNEL_SOURCE]:
+            channel_done(s, s[K.CHANNELS_AT] + (source - s[K.CHANNEL_SOURCE]) * Ch.SIZE, time)
+        else:
+            item = leave(s, source)
+            step(s, item & 255, item >> 8, time)
+        kick_all(s, time)
+    if not s[M.FAULT] and s[M.DONE] < s[M.STREAM]:
+        s[M.FAULT] = Fault.STALLED.value
+
+
+@compiled
+def feed(s: State, time: int) -> None:
+    """Send what the host may send now; in a trace, the next request waits for its time."""
+    if not s[K.TRACED]:
+        while send_next(s, time):
+            pass
+        return
+    while s[M.NEXT] < s[M.STREAM] and s[M.FREE_REQUEST] != 0:
+        due = s[s[K.STREAM_AT] + s[M.NEXT] * STREAM_SIZE + 3]
+        if due > time:
+            if s[s[K.SERVERS_AT] + Server.HOST * Sv.SIZE + Sv.COUNT] == 0:
+                enter(s, Server.HOST.value, due, Stage.ARRIVE.value, 0)
+            return
+        send_next(s, time)
+
+
+@compiled
+def step(s: State, stage: int, request: int, time: int) -> None:
+    """A request has left a server: what comes next."""
+    if stage == Stage.DONE:
+        done(s, request, time)
+        feed(s, time)
+    elif stage == Stage.DOORBELL:
+        serve(s, Server.UP.value, time, link_ticks(s, POINTER), Stage.FETCH.value, request)
+    elif stage == Stage.FETCH:
+        serve(s, Server.DOWN.value, time, link_ticks(s, COMMAND_BYTES), Stage.COMMAND.value, request)
+    elif stage == Stage.COMMAND:
+        firmware(s, request, time)
+    elif stage == Stage.FIRMWARE:
+        delay(s, request, time)
+    elif stage == Stage.READY:
+        ready(s, request, time)
+    elif stage == Stage.ASKED:
+        nbytes = s[request + Rq.BYTES]
+        serve(s, Server.DOWN.value, time, link_ticks(s, nbytes), Stage.DATA.value, request)
+    elif stage == Stage.DATA:
+        write(s, request, time)
+    elif stage == Stage.BUFFERED:
+        complete(s, request, time)
+    elif stage == Stage.FROM_BUFFER:
+        part_done(s, request, time)
+    else:
+        feed(s, time)
+
+
+@compiled
+def channel_done(s: State, channel: int, time: int) -> None:
+    """A command has arrived at its LUN, or a page's data at the controller."""
+    tx, what = s[channel + Ch.TX], s[channel + Ch.BUSY]
+    s[channel + Ch.BUSY] = NONE
+    if what == COMMAND:
+        command_sent(s, tx, time)
+    else:
+        page_out(s, tx, time)
+    s[M.KICKS] |= s[channel + Ch.BIT]
+
+
+@compiled
+def page_out(s: State, tx: int, time: int) -> None:
+    """A page's data have left its plane."""
+    lun, plane, source = s[tx + Tx.LUN], s[tx + Tx.PLANE], s[tx + Tx.SOURCE]
+    s[plane + Pl.OUT] -= 1
+    s[lun + Lun.OUT] -= 1
+    resume(s, lun, time)
+    if source == Source.USER:
+        request = s[tx + Tx.REQUEST]
+        s[request + Rq.ERROR] |= s[tx + Tx.FAILED]
+        part_done(s, request, time)
+    elif source == Source.UPDATE:
+        row = s[tx + Tx.ROW]
+        s[s[K.ROWS_AT] + row * Row.SIZE + Row.READS] -= 1
+        s[M.KICKS] |= s[s[s[plane_of(s, row * s[K.ROW_SLOTS]) + Pl.LUN] + Lun.CHANNEL] + Ch.BIT]
+    else:
+        page_moved(s, tx)
+    free_tx(s, tx)
+
+
+@compiled
+def array_done(s: State, plane: int, time: int) -> None:
+    """A plane, or all of a LUN's, has ended its work; an event of work that was interrupted means nothing."""
+    if s[plane + Pl.DUE] != time:
+        return
+    s[plane + Pl.DUE] = -1
+    lun = s[plane + Pl.LUN]
+    channel = s[lun + Lun.CHANNEL]
+    writing = s[lun + Lun.EXCLUSIVE]
+    s[lun + Lun.EXCLUSIVE] = 0
+    tx = s[lun + Lun.TX] if writing else s[plane + Pl.TX]
+    while tx:
+        mate = s[tx + Tx.MATE]
+        if writing:
+            array_written(s, tx, time)
+        else:
+            s[s[tx + Tx.PLANE] + Pl.BUSY] = 0
+            s[lun + Lun.READING] -= 1
+            s[N.READS] += 1
+            let_leave(s, channel, tx)
+        tx = mate
+    s[M.KICKS] |= s[channel + Ch.BIT]
+
+
+@compiled
+def array_written(s: State, tx: int, time: int) -> None:
+    """A program or an erase has ended."""
+    if s[tx + Tx.KIND] == Kind.ERASE:
+        erased(s, tx)
+    else:
+        row_programmed(s, tx)
+        finish_program(s, tx, time)
+    free_tx(s, tx)
+    admit_waiting(s, time)
+
+
+@compiled
+def finish_program(s: State, tx: int, time: int) -> None:
+    """Tell whoever waits for a program: a request, the write cache, a victim."""
+    victim, request = s[tx + Tx.BLOCK], s[tx + Tx.REQUEST]
+    if victim:
+        s[victim + Bl.MOVES] -= 1
+        go_on(s, victim)
+    elif request:
+        part_done(s, request, time)
+    else:
+        s[M.BUFFER] -= s[tx + Tx.COUNT]
+        s[M.UNDERWAY] -= s[tx + Tx.BYTES]

@@ -1,0 +1,179 @@
+"""`hwsim storage bench`: what a drive gives for a load, in fio's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, cast
+
+import typer
+
+from hwsim.commands import options
+from hwsim.commands.output import print_json
+from hwsim.errors import InputError
+from hwsim.units import format_quantity, format_seconds, parse
+
+app = typer.Typer(help="Drives: rates, latencies, wear and energy of flash under a load.")
+UNITS = ((1e9, "sec"), (1e6, "msec"), (1e3, "usec"), (0.0, "nsec"))
+"""From how many nanoseconds on fio writes which unit; it keeps the smaller one up to ten thousand."""
+
+
+def _bytes(text: str | int) -> int:
+    """A size as fio writes it: 4096, 4k (= 4 KiB), 1g, or with a unit: 4KiB, 1GB."""
+    plain = str(text).strip()
+    scale = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}.get(plain[-1:].lower(), 1)
+    number = plain[:-1] if scale > 1 else plain
+    try:
+        value = float(number) * scale
+    except ValueError:
+        value = _quantity(plain, "B")
+    if not 0 <= value < 2**62 or value != int(value):
+        raise typer.BadParameter(f"not a size: got '{text}', expected such as 4096, 4k or 4KiB")
+    return int(value)
+
+
+def _seconds(text: str | float) -> float:
+    """A time: 10 (seconds), 10s, 200ms."""
+    plain = str(text).strip()
+    value = float(plain) if plain.replace(".", "", 1).isdigit() else _quantity(plain, "s")
+    if not 0 < value < 1e5:
+        raise typer.BadParameter(f"not a run time: got '{text}', expected above 0 and below 100,000 s")
+    return value
+
+
+def _quantity(text: str, unit: str) -> float:
+    try:
+        return parse(text, unit)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@app.callback()
+def _group() -> None:
+    """Drives: rates, latencies, wear and energy of flash under a load."""
+
+
+@app.command()
+def bench(
+    card: Annotated[str, typer.Argument(metavar="CARD", help="A drive card's name, or a path to one.")],
+    rw: Annotated[
+        Literal["read", "write", "randread", "randwrite", "rw", "readwrite", "randrw", "trim", "randtrim"],
+        typer.Option(help="What is asked for, in order or at random."),
+    ] = "randread",
+    rwmixread: Annotated[int, typer.Option(min=0, max=100, help="Percent of reads of rw and randrw.")] = 50,
+    bs: Annotated[int, typer.Option(parser=_bytes, metavar="BYTES", help="Of a request: 4k, 128k.")] = 4096,
+    iodepth: Annotated[int, typer.Option(help="Requests of a job in flight.")] = 1,
+    numjobs: Annotated[int, typer.Option(help="Jobs that run at the same time.")] = 1,
+    size: Annotated[
+        int | None,
+        typer.Option(parser=_bytes, metavar="BYTES", help="Used of the drive.", show_default="all"),
+    ] = None,
+    number_ios: Annotated[
+        int | None, typer.Option("--number_ios", help="Requests.", show_default="100000, fewer large ones")
+    ] = None,
+    runtime: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Simulated, instead of a number of requests.")
+    ] = None,
+    precondition: Annotated[
+        Literal["none", "layout", "fill", "steady"] | None,
+        typer.Option(help="What was written before.", show_default="layout for reads, else none"),
+    ] = None,
+    write_cache: Annotated[bool, typer.Option("--write-cache/--no-write-cache", help="The drive's own.")] = True,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the card: nand.channels=16.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of addresses and chances.")] = 1,
+    json: options.Json = False,
+) -> None:
+    """Rates, latencies, wear and energy of a drive under a load, simulated page by page and by formulas."""
+    from hwsim.registry import load_plugin
+
+    if number_ios is not None and runtime is not None:
+        raise typer.BadParameter("give --number_ios or --runtime, not both")
+    run = cast("Callable[..., dict[str, Any]]", load_plugin("hwsim.harnesses", "storage"))
+    question = {
+        "rw": rw,
+        "bs": bs,
+        "rwmixread": rwmixread,
+        "iodepth": iodepth,
+        "numjobs": numjobs,
+        "size": size,
+        "number_ios": number_ios,
+        "runtime": runtime,
+        "precondition": precondition,
+        "seed": seed,
+    }
+    found = run(card, question, settings, write_cache)
+    if json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    """The answer as fio prints it, then what only a simulation knows."""
+    depth = f"iodepth={found['iodepth']}, numjobs={found['numjobs']}"
+    print(f"{found['drive']}: rw={found['rw']}, bs={found['bs']}B, {depth}, {found['number_ios']} requests")
+    job = found["jobs"][0]
+    for name in ("read", "write", "trim"):
+        if job[name]["total_ios"]:
+            _print_side(name, job[name])
+    for line in _facts(found):
+        print(f"  {line}")
+
+
+def _print_side(name: str, side: Mapping[str, Any]) -> None:
+    rate, nbytes = side["bw_bytes"], side["io_bytes"]
+    moved = f"{nbytes / 2**20:.0f}MiB/{format_seconds(side['runtime_s'])}"
+    print(f"  {name}: IOPS={_short(side['iops'])}, BW={rate / 2**20:.0f}MiB/s ({rate / 1e6:.0f}MB/s)({moved})")
+    for kind in ("slat", "clat", "lat"):
+        times = side[f"{kind}_ns"]
+        scale, unit = _unit(times["max"])
+        body = ", ".join(
+            f"{word}={times[key] / scale:.{digits}f}"
+            for word, key, digits in (("min", "min", 0), ("max", "max", 0), ("avg", "mean", 2), ("stdev", "stddev", 2))
+        )
+        print(f"    {kind:>4} ({unit}): {body}")
+    scale, unit = _unit(max(side["clat_ns"]["percentile"].values()))
+    print(f"    clat percentiles ({unit}):")
+    cells = [f"{float(key):5.2f}th=[{value / scale:5.0f}]" for key, value in side["clat_ns"]["percentile"].items()]
+    for start in range(0, len(cells), 4):
+        print(f"     | {', '.join(cells[start : start + 4])}{',' if start + 4 < len(cells) else ''}")
+
+
+def _facts(found: Mapping[str, Any]) -> list[str]:
+    """Lines about flash, wear, energy, who was busy, and the formulas' answer."""
+    flash, energy, busy, formulas = (found[name] for name in ("flash", "energy", "utilisation", "analytic"))
+    lines = [
+        f"flash: {flash['pages_read']} pages read, {flash['rows_programmed']} programs, {flash['blocks_erased']} erases"
+    ]
+    if flash["write_amplification"] is not None:
+        written = f"{format_quantity(flash['host_write_bytes'], 'B')} written, {flash['collections']} blocks collected"
+        lines.append(f"write amplification: {flash['write_amplification']:.3f} ({written})")
+        lines.append(f"endurance: {format_quantity(found['endurance']['writable_bytes'], 'B')} at this amplification")
+    per_byte = format_quantity(energy["j_per_byte"], "J")
+    lines.append(
+        f"energy: {format_quantity(energy['total_j'], 'J')}, {format_quantity(energy['power_w'], 'W')}, {per_byte}/B"
+    )
+    lines.append("busy: " + ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in busy.items()))
+    if found["errors"]:
+        lines.append(f"errors: {found['errors']} requests met an uncorrectable page")
+    if found["simulated_blocks"] < 1:
+        lines.append(f"simulated with {found['simulated_blocks']:.1%} of the drive's blocks")
+    rate = f"IOPS={_short(formulas['iops'])} ({formulas['difference']:+.1%})"
+    lines.append(f"by formulas: {rate}, lat={format_seconds(formulas['lat_mean_s'])}, bound by {formulas['bound']}")
+    return lines
+
+
+def _short(value: float) -> str:
+    """A rate as fio writes it: 192k."""
+    for scale, suffix in ((1e6, "M"), (1e3, "k")):
+        if value >= scale * 10 or (scale == 1e6 and value >= scale):
+            return f"{value / scale:.4g}{suffix}"
+    return f"{value:.0f}"
+
+
+def _unit(largest_ns: float) -> tuple[float, str]:
+    for scale, unit in UNITS:
+        if largest_ns >= 10 * scale:
+            return max(scale, 1.0), unit
+    return 1.0, "nsec"
