@@ -14,7 +14,7 @@ from hwsim.engine import run
 from hwsim.errors import InputError
 from hwsim.fold import fold
 from hwsim.graph import Graph, Kind, Op, Role, Tensor
-from hwsim.mapper import Mapper, Policy
+from hwsim.mapper import Mapper, Parted, Policy
 from hwsim.mapper_options import as_text, label, read_options
 from hwsim.precision import EVERYWHERE, in_precision, native_format
 from hwsim.registry import load_plugin
@@ -72,12 +72,20 @@ class Simulation:
         )
         return (self._phase("prefill", load.prompt), *decode), rule.error
 
+    @property
+    def _batch(self) -> int:
+        """Sequences of the graph that the mapper is given."""
+        parts = self.mapper.parts if isinstance(self.mapper, Parted) else 1
+        if self.workload.batch % parts:
+            raise InputError(f"a batch of {self.workload.batch} cannot be divided into {parts} equal parts")
+        return self.workload.batch // parts
+
     def _phase(self, phase: str, prompt: int) -> PhaseResult:
         captured = self.model.capture(phase)
         if self.workload.batch != 1 and "batch" not in captured.symbols:
             raise InputError(f"model '{self.model.name}' was captured with fixed sizes: its batch cannot be set")
         graph = _prepared(captured, self.workload.dtype, phase == "train")
-        graph = graph.bind(batch=self.workload.batch, prompt=prompt)
+        graph = graph.bind(batch=self._batch, prompt=prompt)
         schedule = self.mapper.schedule(graph, self.device, self.policy)
         return PhaseResult(
             phase, prompt, schedule, run(schedule, self.device, self.spans), graph.unmodelled, graph.level
@@ -86,7 +94,7 @@ class Simulation:
 
 def estimate(
     model: str | Graph,
-    device: str | Path | Device,
+    device: str | Path | Mapping[str, object] | Device,
     *,
     phase: str | None = None,
     batch: int = 1,
@@ -122,14 +130,16 @@ def estimate(
         dtype = native_format(model) if isinstance(model, Graph) else "bf16"
     if phase is None:
         phase = "decode" if "decode" in found.phases else "forward"
-    made = device if not isinstance(device, str | Path) else _made(device)
+    made = _made(device) if isinstance(device, str | Path | Mapping) else device
     workload = Workload(phase, batch, prompt, generate, dtype)
     return Simulation(found, made, load_mapper(mapper, mapper_options), workload, Policy(spill)).run()
 
 
-def _made(name: str | Path) -> Device:
-    """The device of a card, or the system of a file that describes one."""
-    return load_system(name) if is_system(name) else load_device(name)
+def _made(given: str | Path | Mapping[str, object]) -> Device:
+    """The device of a card, or the system of a file or of named devices."""
+    if isinstance(given, Mapping) or is_system(given):
+        return load_system(given)
+    return load_device(given)
 
 
 @lru_cache(maxsize=64)

@@ -38,16 +38,15 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show a card with the source of every figure, a model with its sizes, or a mapper with its options."""
-    from hwsim.device import card_names, load_device
+    from hwsim.device import card_names, is_file, load_device
     from hwsim.registry import plugins
     from hwsim.simulation import MAPPERS
-    from hwsim.study.schema import is_card_file
     from hwsim.zoo import presets
 
     models, mappers = presets(), plugins(MAPPERS)
     if name in models:
         _show_model(models[name], json)
-    elif is_card_file(name) or name in card_names():
+    elif is_file(name) or name in card_names():
         _show_card(load_device(name).card, json)
     elif name in mappers:
         _show_mapper(name, json)

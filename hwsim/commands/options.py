@@ -10,7 +10,6 @@ import typer
 
 from hwsim.errors import InputError
 from hwsim.units import parse_count
-from hwsim.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from hwsim.result import Result
@@ -74,6 +73,8 @@ def sizes(given: list[str] | None) -> dict[str, int]:
 
 def settings(given: list[str] | None) -> dict[str, object]:
     """`--mapper-set resident=0.5` as a mapping; values are YAML."""
+    from hwsim.yamlfile import load_yaml
+
     found: dict[str, object] = {}
     for text in given or []:
         name, equals, value = text.partition("=")

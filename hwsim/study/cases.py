@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -16,8 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from hwsim import __version__
 from hwsim.capture import Model, find_model
-from hwsim.card import Card
-from hwsim.device import GROUP, Device, load_device
+from hwsim.device import GROUP
 from hwsim.errors import InputError, Problem, StudyError, nearest_name
 from hwsim.registry import plugins
 from hwsim.simulation import MAPPERS, MapperChoice, choose_mapper
@@ -27,11 +26,9 @@ from hwsim.study.schema import (
     ModelEntry,
     ModelSettings,
     OnnxFile,
-    SystemChanges,
-    SystemEntry,
-    is_card_file,
 )
 from hwsim.study.studyfile import Study
+from hwsim.study.targets import Target, find_target
 from hwsim.workload import Workload
 from hwsim.yamlfile import Place
 
@@ -41,20 +38,6 @@ Found = TypeVar("Found")
 AXES = ("phase", "dtype", "mapper", "batch", "prompt", "generate")  # of the matrix; the last one varies fastest
 MAX_CASES = 1_000_000
 ASIDE = ("commands", "frontends", "kernels", "models", "report", "studies")  # of hwsim, what simulates nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A system of the study: a card under the label that results carry, and how it was asked for."""
-
-    label: str
-    card: Card
-    source: str
-    changes: tuple[tuple[str, str | float], ...]
-
-    def device(self, further: Mapping[str, object] | None = None) -> Device:
-        """The system itself, with ``further`` changes of figures beyond those of the study."""
-        return load_device(self.source, {**dict(self.changes), **(further or {})})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +101,7 @@ def expand(study: Study) -> Plan:
     models, targets = _entries(study, "model", study.file.models), _entries(study, "system", study.file.systems)
     problems: list[Problem] = []
     found = _resolved(study, models, lambda entry: _model(entry, study.folder), problems)
-    placed = _resolved(study, targets, lambda entry: _target(entry, study.folder), problems)
+    placed = _resolved(study, targets, lambda entry: find_target(entry, study.folder), problems)
     names, labels = [name for name, _ in found], [target.label for target in placed]
     problems += _repeated(study, models, names) if len(names) == len(models) else []
     problems += _repeated(study, targets, labels) if len(labels) == len(targets) else []
@@ -185,23 +168,6 @@ def _checked(model: Model) -> Model:
     assert model.phases
     model.identity  # noqa: B018
     return model
-
-
-def _target(entry: SystemEntry, folder: Path) -> Target:
-    if isinstance(entry, SystemChanges):
-        changes = tuple(entry.set.items())
-        source = _card_source(entry.card, folder)
-        card = load_device(source, dict(changes)).card
-        listed = ",".join(f"{path}={value}" for path, value in changes)
-        label = entry.label or (f"{card.name}[{listed}]" if changes else card.name)
-        return Target(label, card, source, changes)
-    source = _card_source(entry, folder)
-    card = load_device(source).card
-    return Target(card.name, card, source, ())
-
-
-def _card_source(name: str, folder: Path) -> str:
-    return str(folder / name) if is_card_file(name) else name
 
 
 def _repeated(study: Study, entries: Sequence[tuple[Place, object]], names: Sequence[str]) -> Iterator[Problem]:
@@ -302,12 +268,12 @@ def _cases(
 ) -> Iterator[Case]:
     """Points with their keys, which hold all that decides the result and the names that it carries."""
     identities = [(name, model.identity) for name, model in models]
-    cards = [(target.label, sha256(repr(target.card).encode()).hexdigest()) for target in targets]
+    cards = [(target.label, sha256(repr(target.hardware).encode()).hexdigest()) for target in targets]
     for number, point in enumerate(points, start=1):
         given = dict(zip(AXES, point.settings, strict=True))
         mapper = given.pop("mapper")
         workload = Workload(**given)
-        family = targets[point.target].card.family
+        families = dict.fromkeys(card.family for card in targets[point.target].cards.values())
         decisive = [
             identities[point.model],
             cards[point.target],
@@ -315,7 +281,7 @@ def _cases(
             asdict(workload),
             spill,
             software(),
-            _origin(GROUP, family),
+            [_origin(GROUP, family) for family in families],
             _origin(MAPPERS, mapper.name),
         ]
         key = sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

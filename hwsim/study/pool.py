@@ -47,7 +47,7 @@ def run_processes(batches: Sequence[Batch], folder: Path, report: Report, jobs: 
     lost = _drain(batches, folder, report, jobs)
     for batch in lost:  # a worker died: its cases go one by one, so that only the one at fault is given up
         for index in range(len(batch.cases)):
-            alone = Batch(batch.cases[index : index + 1], batch.models, batch.cards)
+            alone = Batch(batch.cases[index : index + 1], batch.models, batch.hardware)
             if _drain([alone], folder, report, 1):
                 writer = Journal(_journal(folder))
                 writer.append(Outcome(alone.cases[0].key, DIED).record())

@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hwsim.study.cases import Plan, Target, software
+from hwsim.study.cases import Plan, software
 from hwsim.study.results import card_data
 from hwsim.study.store import Summary
+from hwsim.study.targets import Target
 
 PACKAGES = ("hwsim", "numpy", "pandas", "pyarrow", "torch")
 GIT_S = 5.0
@@ -43,8 +44,9 @@ def run_record(plan: Plan, summary: Summary, cached: int, started: datetime, sec
 
 
 def _system(target: Target) -> dict[str, Any]:
-    """A card with how the study asked for it."""
-    return {"asked": {"card": target.source, "set": dict(target.changes)}, **card_data(target.card)}
+    """The main device's card, the other devices', and how the study asked for them."""
+    others = {name: card_data(card) for name, card in list(target.cards.items())[1:]}
+    return {"asked": target.asked, **card_data(target.card), "others": others}
 
 
 def _versions() -> dict[str, str]:

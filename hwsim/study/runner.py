@@ -207,6 +207,6 @@ def _batches(todo: Sequence[Case], models: dict[int, Captured], plan: Plan, jobs
         cases = list(group)
         for start in range(0, len(cases), size):
             part = cases[start : start + size]
-            cards = {case.target: plan.targets[case.target].card for case in part}
-            batches.append(Batch(part, {index: models[index]}, cards))
+            hardware = {case.target: plan.targets[case.target].hardware for case in part}
+            batches.append(Batch(part, {index: models[index]}, hardware))
     return batches

@@ -21,11 +21,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hwsim.calibration import Calibration
 from hwsim.card import CardFile
-from hwsim.device import card_names
+from hwsim.device import card_names, is_file
 from hwsim.errors import InputError, Problem, lookup, shown
 from hwsim.precision import PRECISIONS
 from hwsim.registry import plugins
 from hwsim.simulation import MAPPERS, choose_mapper
+from hwsim.systemfile import shipped_systems
 from hwsim.units import parse_count
 from hwsim.workload import MAX_SIZE, PHASES
 from hwsim.zoo import presets
@@ -40,11 +41,6 @@ SECTIONS: tuple[Section, ...] = (
     "pareto",
     "provenance",
 )
-
-
-def is_card_file(name: str) -> bool:
-    """Whether a system is a path to a card rather than the name of one."""
-    return name.endswith((".yaml", ".yml")) or "/" in name
 
 
 def _count(value: str | int) -> int:
@@ -77,8 +73,14 @@ def _model_name(name: str) -> str:
 
 
 def _card_name(name: str) -> str:
-    if not is_card_file(name):
+    if not is_file(name):
         lookup("device", name, dict.fromkeys(card_names()))
+    return name
+
+
+def _hardware_name(name: str) -> str:
+    if not is_file(name):
+        lookup("device", name, dict.fromkeys((*card_names(), *shipped_systems())))
     return name
 
 
@@ -89,7 +91,17 @@ def _model_form(given: object) -> str:
 
 
 def _system_form(given: object) -> str:
+    if isinstance(given, dict) and "card" not in given:
+        return "devices"
+    return _device_form(given) if not isinstance(given, SystemDevices) else "devices"
+
+
+def _device_form(given: object) -> str:
     return "name" if isinstance(given, str) else "changes"
+
+
+def _devices_form(given: object) -> str:
+    return "list" if isinstance(given, list) else "one"
 
 
 def _mapper_form(given: object) -> str:
@@ -108,6 +120,7 @@ Precision: TypeAlias = Annotated[
 MapperName: TypeAlias = Annotated[str, _named("mapper", lambda: tuple(plugins(MAPPERS)))]
 ModelName: TypeAlias = Annotated[str, AfterValidator(_model_name)]
 CardName: TypeAlias = Annotated[str, AfterValidator(_card_name)]
+HardwareName: TypeAlias = Annotated[str, AfterValidator(_hardware_name)]
 
 
 class _Strict(BaseModel):
@@ -161,12 +174,40 @@ def _option_errors(error: InputError, given: Mapping[str, object]) -> list[InitE
     ]
 
 
-class SystemChanges(_Strict):
-    """A card with figures changed: `{card: nvidia-h200, set: {memories.hbm.bandwidth: 6 TB/s}, label: faster}`."""
+class DeviceChanges(_Strict):
+    """A card with figures changed: `{card: inst-csd, set: {memories.nand.latency: 70 us}}`."""
 
     card: CardName
     set: dict[str, str | float] = Field(default_factory=dict)
+
+
+class SystemChanges(DeviceChanges):
+    """The same under a label: `{card: nvidia-h200, set: {memories.hbm.bandwidth: 6 TB/s}, label: faster}`."""
+
     label: str | None = None
+
+
+DeviceEntry: TypeAlias = Annotated[
+    Annotated[CardName, Tag("name")] | Annotated[DeviceChanges, Tag("changes")], Discriminator(_device_form)
+]
+DeviceEntries: TypeAlias = Annotated[
+    Annotated[DeviceEntry, Tag("one")] | Annotated[list[DeviceEntry], Tag("list"), Field(min_length=1)],
+    Discriminator(_devices_form),
+]
+
+
+class SystemDevices(BaseModel):
+    """Devices behind one host, the main one first: `{gpu: nvidia-a6000, storage: [inst-csd, inst-csd]}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, DeviceEntries]
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> SystemDevices:
+        if not self.__pydantic_extra__:
+            raise ValueError("a system names a card or its devices, such as {gpu: nvidia-a6000, storage: [inst-csd]}")
+        return self
 
 
 ModelEntry: TypeAlias = Annotated[
@@ -174,7 +215,10 @@ ModelEntry: TypeAlias = Annotated[
     Discriminator(_model_form),
 ]
 SystemEntry: TypeAlias = Annotated[
-    Annotated[CardName, Tag("name")] | Annotated[SystemChanges, Tag("changes")], Discriminator(_system_form)
+    Annotated[HardwareName, Tag("name")]
+    | Annotated[SystemChanges, Tag("changes")]
+    | Annotated[SystemDevices, Tag("devices")],
+    Discriminator(_system_form),
 ]
 MapperEntry: TypeAlias = Annotated[
     Annotated[MapperName, Tag("name")] | Annotated[MapperSettings, Tag("settings")], Discriminator(_mapper_form)

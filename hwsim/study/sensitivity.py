@@ -10,10 +10,11 @@ from pathlib import Path
 from hwsim.card import Figure
 from hwsim.errors import HwsimError, InputError
 from hwsim.result import Result
-from hwsim.study.cases import Case, Plan, Target, expand
+from hwsim.study.cases import Case, Plan, expand
 from hwsim.study.results import StudyResults
 from hwsim.study.solve import simulate
 from hwsim.study.studyfile import study_from
+from hwsim.study.targets import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,10 @@ def plan_of(results: StudyResults) -> Plan:
 
 
 def sensitivities(plan: Plan, case: Case, raised: float) -> Iterator[Change]:
-    """One change per figure of the case's card that can be raised by the factor ``raised``."""
+    """One change per figure of the case's system that can be raised by the factor ``raised``."""
     target = plan.targets[case.target]
     base = _result(plan, case, target, {})
-    for path, figure in target.card.figures.items():
+    for path, figure in target.figures.items():
         if not figure.value or not isfinite(figure.value):
             continue
         value = repr(figure.value * raised)

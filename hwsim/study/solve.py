@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
-from hwsim.card import Card
-from hwsim.device import GROUP, Device
+from hwsim.device import Device
 from hwsim.errors import HwsimError
 from hwsim.graph import Graph
 from hwsim.mapper import Mapper, Policy
-from hwsim.registry import load_plugin
 from hwsim.result import Result
 from hwsim.simulation import MapperChoice, Simulation
 from hwsim.study.cases import Case
 from hwsim.study.files import Journal
 from hwsim.study.tables import Outcome, columns_of
+from hwsim.study.targets import Hardware, device_of
 
 BATCH_S = 1.0  # a batch hands back what it has not begun after this long
 
@@ -55,20 +54,20 @@ def parts_of(phase: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Cases with the models and cards that they need, complete for another process."""
+    """Cases with the models and the hardware that they need, complete for another process."""
 
     cases: Sequence[Case]
     models: Mapping[int, Captured]
-    cards: Mapping[int, Card]
+    hardware: Mapping[int, Hardware]
 
     def after(self, count: int) -> Batch:
         """The same without the first ``count`` cases."""
-        return Batch(self.cases[count:], self.models, self.cards)
+        return Batch(self.cases[count:], self.models, self.hardware)
 
 
 def solve(batch: Batch) -> Iterator[Outcome]:
     """The outcomes of the cases in order; whatever goes wrong in one becomes its error."""
-    device = cache(lambda target: _device(batch.cards[target]))
+    device = cache(lambda target: device_of(batch.hardware[target]))
     mapper = cache(MapperChoice.make)
     for case in batch.cases:
         model = batch.models[case.model]
@@ -126,8 +125,3 @@ def _figures(result: Result) -> dict[str, Any]:
     for memory, nbytes in result.peak_by_memory.items():
         figures[f"{memory}_peak_bytes"] = nbytes
     return figures
-
-
-def _device(card: Card) -> Device:
-    family = cast("Callable[[Card], Device]", load_plugin(GROUP, card.family))
-    return family(card)
