@@ -7,21 +7,21 @@ transfers, several devices or streams are run by `hwsim.events`, where steps ove
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hwsim.cost import Cost
 from hwsim.device import Device, estimate_run
+from hwsim.events.fast import run_fast
 from hwsim.events.outcome import Execution, Outcome
-from hwsim.events.reference import run_reference
+from hwsim.events.steady import run_steady
 from hwsim.events.table import Table, make_table
 from hwsim.graph import Repeat
 from hwsim.mapper import Kernel, Schedule, Step, Transfer
 from hwsim.system import System, system_of
 from hwsim.value import value
 
-PASSES = 6  # of a steady schedule, before one more takes as long as the last
 STEADY = 1e-12  # relative change of an iteration's time below which the repetition is steady
 
 
@@ -103,15 +103,10 @@ def _plain(step: Step) -> bool:
 def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
     """The timeline of a schedule whose steps overlap."""
     table = make_table(schedule, system)
-    outcome = run_reference(table) if not schedule.steady else _one_more(table)
+    outcome = run_steady(table, log=spans) if schedule.steady else run_fast(table, log=spans)
     elapsed = [0.0] * len(schedule.steps)
     for task, seconds in zip(table.tasks, outcome.elapsed, strict=True):
         elapsed[task.step] += seconds
-    done = [
-        Span(table.tasks[one.task].step, one.start, one.end)
-        for one in outcome.executions
-        if not table.tasks[one.task].issue
-    ]
     engines = zip(table.engines, outcome.engine_busy, outcome.engine_waited, strict=True)
     resources = zip(table.resources, outcome.resource_busy, outcome.resource_waited, strict=True)
     moved = _moved(schedule, table)
@@ -119,7 +114,7 @@ def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
         outcome.seconds,
         table.costs,
         tuple(elapsed),
-        (Stretch(tuple(done)),) if spans else (),
+        tuple(_stretches(table, outcome)) if spans else (),
         tuple(table.streams[task.stream] for task in table.tasks if not task.issue),
         (
             *(Usage(name, busy, 0.0, waited) for name, busy, waited in engines),
@@ -128,25 +123,19 @@ def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
     )
 
 
-def _one_more(table: Table) -> Outcome:
-    """What one more pass of a steady schedule adds to several; its executions are those of the last."""
-    before, after = run_reference(table, PASSES - 1), run_reference(table, PASSES)
-    start = before.seconds
-    later = [Execution(one.task, one.start - start, one.end - start) for one in after.executions if one.start >= start]
-    return Outcome(
-        after.seconds - before.seconds,
-        later,
-        *(
-            [b - a for a, b in zip(first, second, strict=True)]
-            for first, second in (
-                (before.elapsed, after.elapsed),
-                (before.engine_busy, after.engine_busy),
-                (before.engine_waited, after.engine_waited),
-                (before.resource_busy, after.resource_busy),
-                (before.resource_waited, after.resource_waited),
-            )
-        ),
-    )
+def _stretches(table: Table, outcome: Outcome) -> Iterator[Stretch]:
+    """The executions in the order of their start, those that were folded once."""
+    position = 0
+    for replay in outcome.replays:
+        yield Stretch(_spans(table, outcome.executions[position : replay.start]))
+        yield Stretch(_spans(table, outcome.executions[replay.start : replay.stop]), replay.times, replay.period)
+        position = replay.stop
+    yield Stretch(_spans(table, outcome.executions[position:]))
+
+
+def _spans(table: Table, executions: Sequence[Execution]) -> tuple[Span, ...]:
+    tasks = table.tasks
+    return tuple([Span(tasks[one.task].step, one.start, one.end) for one in executions if not tasks[one.task].issue])
 
 
 def _moved(schedule: Schedule, table: Table) -> dict[str, float]:

@@ -14,6 +14,16 @@ class Execution:
     end: float
 
 
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """``executions[start:stop]`` run ``times`` more, each time later by ``period`` seconds."""
+
+    start: int
+    stop: int
+    times: int
+    period: float
+
+
 @dataclass(slots=True)
 class Outcome:
     """Seconds of the run (the period of a steady schedule). Per task: seconds attributed to it; per engine and
@@ -26,3 +36,4 @@ class Outcome:
     engine_waited: list[float] = field(default_factory=list)
     resource_busy: list[float] = field(default_factory=list)
     resource_waited: list[float] = field(default_factory=list)
+    replays: list[Replay] = field(default_factory=list)

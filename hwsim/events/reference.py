@@ -12,15 +12,14 @@ from typing import TypeAlias
 import simpy
 from simpy.events import EventPriority
 
-from hwsim.errors import StalledError
 from hwsim.events.outcome import Execution, Outcome
-from hwsim.events.shares import speeds
+from hwsim.events.shares import DONE, speeds
+from hwsim.events.stall import Head, stalled
 from hwsim.events.table import NO_ENGINE, Table, Task
 
 Process: TypeAlias = "Generator[simpy.Event, None, None]"
 
 LAST = EventPriority(2)  # after all events of the same instant: SimPy's own are urgent (0) or normal (1)
-DONE = 1e-12  # of a task's seconds: what is left of one that ends
 
 
 def run_reference(table: Table, passes: int = 1) -> Outcome:
@@ -39,14 +38,15 @@ class _Run:
         self.flows = _Flows(self)
         self.engines = [_Engine(self) for _ in table.engines]
         self.ended = [_Count(self.env) for _ in table.tasks]
+        self.heads: list[Head | None] = [None] * len(table.streams)
         self.executions: list[Execution] = []
 
     def outcome(self) -> Outcome:
         """Run to the end."""
         streams = [self.env.process(self._stream(number)) for number in range(len(self.table.streams))]
         self.env.run()
-        if not all(stream.processed for stream in streams):
-            raise StalledError("the schedule does not advance")
+        if any(stream.is_alive for stream in streams):
+            raise stalled(self.table, [head for head in self.heads if head], [count.value for count in self.ended])
         seconds = max((execution.end for execution in self.executions), default=0.0)
         executions = sorted(self.executions, key=lambda item: (item.start, item.task))
         return Outcome(
@@ -65,6 +65,7 @@ class _Run:
             task = self.table.tasks[number]
             if task.stream != stream:
                 continue
+            self.heads[stream] = Head(number, turn)
             for wait in task.waits:
                 yield self.ended[wait.step].reaches(self.table.needed(number, wait, turn))
             if task.engine != NO_ENGINE:
@@ -75,6 +76,7 @@ class _Run:
                 self.engines[task.engine].release()
             self.executions.append(Execution(number, start, self.env.now))
             self.ended[number].add()
+        self.heads[stream] = None
 
     def _execute(self, number: int, task: Task) -> Process:
         if task.latency:

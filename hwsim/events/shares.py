@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hwsim.events.table import Task
 
 FULL = 1e-12  # of a bandwidth: less is none
+DONE = 1e-12  # of a task's seconds: one with less left has ended
 
 
 def speeds(tasks: Sequence[Task], resources: int) -> tuple[list[float], list[int]]:

@@ -69,11 +69,12 @@ class Table:
         Iterations are counted over all passes of a steady schedule.
         """
         own, other = self.region_of(waiting), self.region_of(wait.step)
-        count = self.regions[own].count
-        if own == other and count > 1:
+        if own == other:
             return turn - wait.back + 1
-        passes = turn // count + (1 if wait.step < waiting else 0)
-        return passes * self.regions[other].count - wait.back
+        passed = turn // self.regions[own].count
+        if other < own:
+            return (passed + 1) * self.regions[other].count - wait.back
+        return passed * self.regions[other].count - wait.back + 1
 
 
 def make_table(schedule: Schedule, system: System) -> Table:
@@ -190,12 +191,16 @@ class _Builder:
                 f"steps are 0 to {len(self._place) - 1}, iterations 0 or more"
             )
         other = self._place[wait.step]
-        if other >= number and wait.back == 0:
+        if wait.back == 0 and (other == number or self._region(other) > self._region(number)):
             raise InputError(
-                f"step {task.step} '{task.name}' waits for step {wait.step} '{self._tasks[other].name}' of the same "
-                "iteration, which comes no earlier: only earlier steps, or those of iterations before (back)"
+                f"step {task.step} '{task.name}' waits for step {wait.step} '{self._tasks[other].name}', which comes "
+                "later: a wait is for an earlier step, one of the same repetition, or an iteration before (back)"
             )
         return Wait(other, wait.back)
+
+    def _region(self, task: int) -> int:
+        """The number of the region of a task."""
+        return next(number for number, region in enumerate(self._regions()) if task < region.stop)
 
     def _regions(self) -> Iterator[Region]:
         at = [*self._first_tasks(), len(self._tasks)]
