@@ -136,6 +136,14 @@ def test_options_changes_of_a_card_and_settings_of_a_model_are_those_of_a_study(
     assert outcome.simulated == wanted
 
 
+def test_a_case_may_be_of_a_system(tmp_path):
+    system = {"gpu": "nvidia-a6000", "storage": [{"card": "inst-csd", "set": {"power.idle": "9 W"}}, "inst-csd"]}
+    wanted = hwsim.estimate("llama-3.2-1b", system, phase="decode").energy
+    case = {**CASE, "system": system}
+    (outcome,) = outcomes_of(tmp_path, figure(f"{wanted!r} J", measure="energy", case=case))
+    assert outcome.simulated == wanted
+
+
 def test_cases_are_inputs_of_expressions(tmp_path):
     inputs = {"a": {"case": CASE, "measure": "latency"}, "b": {"case": CASE, "measure": "seconds.attention"}, "c": 2}
     (outcome,) = outcomes_of(tmp_path, figure(2, expression="c * a / (a - b + b)", inputs=inputs))
