@@ -14,17 +14,16 @@ from itertools import pairwise
 from typing import ClassVar
 
 from hwsim.device import Device
-from hwsim.errors import DoesNotFitError, InputError, Problem
-from hwsim.graph import Graph, Role
-from hwsim.liveness import Usage, usage
+from hwsim.errors import InputError, Problem
+from hwsim.graph import Graph
 from hwsim.mapper import Kernel, Launch, Placement, Policy, Schedule, Step, Transfer, Wait
 from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS
+from hwsim.mappers.elsewhere import place_rest
 from hwsim.mappers.expert_cache import POLICIES, Demand, ExpertCache, whole_fetches
 from hwsim.mappers.expert_layers import Mixture, all_experts, executions, find_mixtures
 from hwsim.mappers.kernels import Draft, draft, folded
-from hwsim.placement import HOST, Placed, place
-from hwsim.system import system_of
+from hwsim.placement import HOST, Placed
 
 STREAM = "expert copies"
 
@@ -134,17 +133,7 @@ def _place(plan: Plan, device: Device, policy: Policy, source: str) -> Placed:
     graph = plan.drawn.graph
     experts = all_experts(graph, plan.layers)
     needed = sum(graph.nbytes[name] * graph.copies[name] for name in experts)
-    home = system_of(device).place(source).memory
-    if needed > home.capacity:
-        raise DoesNotFitError(f"the experts of {graph.name}", needed, home.capacity, source)
-    absent = {name: replace(graph.tensors[name], role=Role.ACTIVATION) for name in experts}
-    rest = replace(graph, tensors={**graph.tensors, **absent})
-    use = usage(rest, plan.drawn.absent)
-    roomy = Usage(use.resident, tuple(alive + plan.buffer for alive in use.alive))
-    placed = place(rest, zip(plan.drawn.works, plan.drawn.counts, strict=True), device.card, roomy, policy)
-    at_work = {name: {device.card.main.name: 1.0} for name in experts}
-    placement = Placement(placed.placement.default, {**placed.placement.shares, **at_work}, placed.placement.elsewhere)
-    return Placed(placement, {**placed.peak, source: placed.peak.get(source, 0.0) + needed}, placed.notes)
+    return place_rest(plan.drawn, experts, {source: needed}, plan.buffer, device, policy)
 
 
 def _per_step(steps: tuple[Step, ...], alive: list[float]) -> tuple[float, ...]:

@@ -1,0 +1,41 @@
+"""Placing what stays on a device when some of a model lies elsewhere and comes through buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from hwsim.device import Device
+from hwsim.errors import DoesNotFitError
+from hwsim.graph import Role
+from hwsim.liveness import Usage, usage
+from hwsim.mapper import Placement, Policy
+from hwsim.mappers.kernels import Draft
+from hwsim.placement import Placed, place
+from hwsim.system import system_of
+
+
+def place_rest(
+    drawn: Draft, away: Collection[str], homes: Mapping[str, float], buffer: float, device: Device, policy: Policy
+) -> Placed:
+    """All but the storages ``away`` placed as ever, beside ``buffer`` bytes for what comes of them.
+
+    Kernels find those storages in the main memory; ``homes`` are the memories where they lie, with the bytes in each.
+    Raises `DoesNotFitError` where one of these or the device is too small.
+    """
+    graph, card = drawn.graph, device.card
+    system = system_of(device)
+    for name, nbytes in homes.items():
+        room = system.place(name).memory.capacity
+        if nbytes > room:
+            raise DoesNotFitError(f"what {graph.name} keeps there", nbytes, room, name)
+    absent = {name: replace(graph.tensors[name], role=Role.ACTIVATION) for name in away}
+    rest = replace(graph, tensors={**graph.tensors, **absent})
+    use = usage(rest, drawn.absent | set(away))
+    roomy = Usage(use.resident, tuple([alive + buffer for alive in use.alive]))
+    placed = place(rest, zip(drawn.works, drawn.counts, strict=True), card, roomy, policy)
+    shares = {**placed.placement.shares, **{name: {card.main.name: 1.0} for name in away}}
+    peak = dict(placed.peak)
+    for name, nbytes in homes.items():
+        peak[name] = peak.get(name, 0.0) + nbytes
+    return Placed(Placement(placed.placement.default, shares, placed.placement.elsewhere), peak, placed.notes)
