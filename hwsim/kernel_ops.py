@@ -193,6 +193,17 @@ def _attention(sketch: Sketch, q_len: Size, causal: bool) -> None:
     sketch.emit(Kind.ATTENTION, (q, k, v), (y,), **sizes, head_dim=dim, v_dim=dim, causal=causal, window=0)
 
 
+@spec_op("cache_write", {"tokens": SIZE, "kv_heads": SIZE, "head_dim": SIZE, "dtype": DTYPE})
+def _cache_write(sketch: Sketch) -> None:
+    """New keys and values go to the slots of a paged cache that their tokens were given."""
+    tokens, kv_heads, head_dim = sketch.sizes("tokens", "kv_heads", "head_dim")
+    elements = 2 * kv_heads * head_dim
+    new = sketch.put("new", Role.INPUT, tokens, elements)
+    slots = sketch.put("slots", Role.INPUT, tokens, fmt="int64")
+    pages = sketch.put("pages", Role.STATE, tokens, elements)
+    sketch.emit(Kind.SCATTER, (new, slots), (pages,), picks=tokens, elements=elements, function="write", paged=True)
+
+
 CONV = dict.fromkeys(("n", "c", "h", "w", "o", "k", "stride"), SIZE)
 LAYOUT = Field(choices=("nhwc", "nchw"))
 

@@ -185,7 +185,7 @@ def _context(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
     made = specs(
         "attention_prefill", {**heads, "head_dim": part["head_dim"], **lengths, "causal": True, "dtype": "bf16"}
     )
-    yield rows_of(part, made, companions=[_cached(spec, spec["q_len"]) for spec in made])
+    yield rows_of(part, made, companions=_companions(part, made, origin))
 
 
 @table("attention", "generation_attention_perf", "attention_decode", ATTENTION, ONE_CALL)
@@ -196,7 +196,7 @@ def _generation(frame: pd.DataFrame, origin: Origin) -> Iterator[Rows]:
         "attention_decode",
         {**heads, "head_dim": part["head_dim"], "kv_len": part["isl"] + part["step"], "dtype": "bf16"},
     )
-    yield rows_of(part, made, companions=[_cached(spec, 1) for spec in made])
+    yield rows_of(part, made, companions=_companions(part, made, origin))
 
 
 def _full_bf16(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
@@ -213,9 +213,31 @@ def _full_bf16(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     return frame[keep]
 
 
-def _cached(spec: Mapping[str, int], tokens: int) -> tuple[Mapping[str, Any], ...]:
-    """The copy of new keys and values into the cache."""
-    return (_copy(2 * BF16_BYTES * spec["batch"] * tokens * spec["kv_heads"] * spec["head_dim"]),)
+SWAPPING = ("vllm_flash_attn", "vllm_flash_attn_fa2")  # kernels of FlashAttention-2
+
+
+def _companions(frame: pd.DataFrame, made: list[dict[str, Any]], origin: Origin) -> list[tuple[Mapping[str, Any], ...]]:
+    """The write of new keys and values into the cache, and the copies that vLLM's FlashAttention-2 makes of queries and
+    outputs to have single queries of a group of heads side by side (mha_varlen_fwd, seqlenq_ngroups_swapped)."""
+    kernels = frame["kernel_source"].tolist()
+    return [
+        (_cached(spec), *((_swapped(spec),) * 2 if kernel in SWAPPING and _swaps(spec) else ()))
+        for spec, kernel in zip(made, kernels, strict=True)
+    ]
+
+
+def _cached(spec: Mapping[str, int]) -> Mapping[str, Any]:
+    """The write of a call's new keys and values."""
+    tokens = spec["batch"] * spec.get("q_len", 1)
+    return {"op": "cache_write", "tokens": tokens} | {key: spec[key] for key in ("kv_heads", "head_dim", "dtype")}
+
+
+def _swaps(spec: Mapping[str, int]) -> bool:
+    return spec.get("q_len", 1) == 1 and spec["heads"] > spec["kv_heads"] > 1 and spec["batch"] > 1
+
+
+def _swapped(spec: Mapping[str, int]) -> Mapping[str, Any]:
+    return _copy(BF16_BYTES * spec["batch"] * spec["heads"] * spec["head_dim"])
 
 
 @table(

@@ -57,6 +57,7 @@ class Gpu:
         **REQUIRED,
         **{name: constant.unit for name, constant in CONSTANTS.items()},
         "registers_per_unit": "B",
+        "tensor_memory_per_unit": "B",
         "active_static_power": "W",
         "tile_k_latency": "s",
     }

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from hwsim.devices.gpu.attention_decode import decode
-from hwsim.devices.gpu.attention_tiles import Attention, flash, tiled, warpgroups, whole
+from hwsim.devices.gpu.attention_flash import flash
+from hwsim.devices.gpu.attention_tiles import Attention, warpgroups, whole
 from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
@@ -41,17 +42,12 @@ def shape(kernel: Kernel) -> Attention:
 
 
 def timing(x: Attention, load: Load, chip: Chip) -> Timing:
-    """The kernels that cuDNN and FlashAttention would take, in the proportion that fits the card."""
-    share = _style(chip)
+    """The kernels that torch and serving frameworks would take, in the proportion that fits the card."""
+    share = min(1.0, max(0.0, chip["attention_style"] - PURE) / (1.0 - 2 * PURE))
     if share == 1.0:
-        return tiled(x, load, chip, flash(x, chip))
-    cudnn = _cudnn(x, load, chip)
-    return cudnn if share == 0.0 else _mixed(np.asarray(share), cudnn, tiled(x, load, chip, flash(x, chip)))
-
-
-def _style(chip: Chip) -> float:
-    """The share of FlashAttention; cuDNN is not torch's choice without warpgroups."""
-    return min(1.0, max(0.0, chip["attention_style"] - PURE) / (1.0 - 2 * PURE)) if warpgroups(chip) else 1.0
+        return flash(x, load, chip)
+    torch = _cudnn(x, load, chip) if warpgroups(chip) else flash(x, load, chip, served=False)
+    return torch if share == 0.0 else _mixed(np.asarray(share), torch, flash(x, load, chip))
 
 
 def _cudnn(x: Attention, load: Load, chip: Chip) -> Timing:
@@ -59,7 +55,7 @@ def _cudnn(x: Attention, load: Load, chip: Chip) -> Timing:
     single = (x.q_len <= 1) & (x.backward == 0)
     if single.all():
         return decode(x, load, chip)
-    tiles = tiled(x, load, chip, whole(x))
+    tiles = whole(x, load, chip)
     return _mixed(single.astype(float), tiles, decode(x, load, chip)) if single.any() else tiles
 
 

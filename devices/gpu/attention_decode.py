@@ -37,7 +37,7 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
     short = x.kv_len <= SHORT
     rows = np.where(short, SHORT_ROWS, ROWS)
     keys = np.where(x.kv_len <= SHORTEST, SHORTEST, np.where(short, SHORT_KEYS, KEYS))
-    cut = Cut(rows, keys, x.group, WARPGROUP_WIDTH, 0.0, split=True)
+    cut = Cut(rows, keys, x.group, WARPGROUP_WIDTH)
     tiles = x.pairs * np.ceil(x.group * x.q_len / rows)
     slices = np.ceil(x.v_dim / SLICE)
     splits = _splits(x, tiles, chip)

@@ -13,16 +13,9 @@ import numpy as np
 from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
 
-# Queries of a tile and keys of a block: FlashAttention csrc/flash_attn/src/flash_fwd_launch_template.h and
-# hopper/tile_size.h (128 or 192 x 64 to 192), cuDNN 9.19 by the names of its kernels (sm90 .. wgmma .. 64x128x128).
+# Queries of a tile and keys of a block of cuDNN 9.19, by the names of its kernels (sm90 .. wgmma .. 64x128x128).
 ROWS = KEYS = 128
-LEAST_KEYS = 32
-# Tiles for few queries: one warpgroup (hopper/flash.h), 16 rows of a warp instruction (FlashInfer, CTA_TILE_Q).
-FEW_ROWS, LEAST_ROWS = 64, 16
-# Least blocks of a part of the keys, and the share of the chip that is busy enough (num_splits_heuristic of both).
-UNSPLIT_BLOCKS, BUSY_ENOUGH = 4, 0.8
-WARP_WIDTH, WARPGROUP_WIDTH = 32, 64  # head sizes are padded to a multiple: FlashAttention, cuDNN
-WARP_BLOCKS = 2  # blocks of threads that share a unit where warps hold the accumulators (128 threads of 255 registers)
+WARPGROUP_WIDTH = 64  # head sizes are padded to a multiple
 
 VECTOR_OPS = 4.0  # of a score: scale and subtract the maximum, find it, sum, convert
 OVERLAP = (
@@ -31,6 +24,7 @@ OVERLAP = (
 SETUP_ANSWERS = (
     2.0  # memory answers, one after the other, before the first product: block tables or descriptors, queries
 )
+TURN_ANSWERS = 0.5  # that a unit waits for between two tiles
 JOIN_ANSWERS, UNROLLED = 3.0, 4.0  # parts are written, their sums read, then they; loads that a thread has under way
 PARTIAL_BYTES = 4.0
 
@@ -60,42 +54,18 @@ class Step(NamedTuple):
 class Cut(NamedTuple):
     """How a library cuts attention into tiles of ``rows`` queries of ``packed`` heads, ``keys`` at a time.
 
-    Head sizes are padded to a multiple of ``width``; a unit waits for ``turn`` answers of memory between two tiles.
+    Head sizes are padded to a multiple of ``width``.
     """
 
     rows: Array
     keys: Array
     packed: Array
-    width: int
-    turn: float
-    split: bool
+    width: Array | float
 
 
 def warpgroups(chip: Chip) -> bool:
     """Whether matrix instructions run beside the warps that issue them (Hopper, Blackwell): those are 256 wide."""
     return chip.tile_n > chip.tile_m
-
-
-def flash(x: Attention, chip: Chip) -> Cut:
-    """FlashAttention and its kin: groups of heads share tiles, and keys are split where tiles leave units idle.
-
-    Without warpgroups half of the shared memory holds a block of keys and values, the other half the next.
-    """
-    queries = x.q_len * x.group
-    keys = np.full_like(x.pairs, KEYS)
-    rows = np.where(queries <= FEW_ROWS, FEW_ROWS, ROWS)
-    if warpgroups(chip):
-        return Cut(rows, keys, x.group, WARP_WIDTH, 3.0, split=True)
-    room = chip.shared / 2 / ((x.head_dim + x.v_dim) * x.element)
-    keys = 2.0 ** np.clip(np.floor(np.log2(room)), np.log2(LEAST_KEYS), np.log2(KEYS))
-    rows = np.where(queries <= LEAST_ROWS, LEAST_ROWS, rows)
-    return Cut(rows, keys, x.group, WARP_WIDTH, 3.0 / WARP_BLOCKS, split=True)
-
-
-def whole(x: Attention) -> Cut:
-    """cuDNN: persistent blocks of threads that load ahead, a tile of one head at a time."""
-    full = np.full_like(x.pairs, ROWS)
-    return Cut(full, full, np.ones_like(x.pairs), WARPGROUP_WIDTH, 0.5, split=False)
 
 
 def walked(x: Attention, rows: Array, keys: Array) -> tuple[Array, Array, Array]:
@@ -114,16 +84,19 @@ def walked(x: Attention, rows: Array, keys: Array) -> tuple[Array, Array, Array]
     return tiles, np.clip(walk, tiles, tiles * most), np.maximum(longest, 1.0)
 
 
-def step(x: Attention, load: Load, chip: Chip, cut: Cut, slices: Array | float = 1.0) -> Step:
+def step(
+    x: Attention, load: Load, chip: Chip, cut: Cut, slices: Array | float = 1.0, exponentials: Array | float = 1.0
+) -> Step:
     """One block of rows x keys scores: Q·Kᵀ and P·V (backward: five products), exponentials and vector work.
 
-    With values in ``slices``, each block of threads makes all scores and one slice of the output.
+    With values in ``slices``, each block of threads makes all scores and one slice of the output. Special units make
+    that share of the ``exponentials``.
     """
     wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
     products = np.where(x.backward > 0, 3 * wide + 2 * wide_v, wide + wide_v / slices)
     scores = cut.rows * cut.keys
     matmul = 2 * scores * products * chip.units / load.matmul_rate / chip["attention_share"]
-    softmax = scores * (1 / load.special_rate + VECTOR_OPS / load.vector_rate) * chip.units
+    softmax = scores * (exponentials / load.special_rate + VECTOR_OPS / load.vector_rate) * chip.units
     return Step(matmul, softmax)
 
 
@@ -149,49 +122,39 @@ def join(x: Attention, splits: Array, chip: Chip) -> Array:
     return np.where(splits > 1, joined / chip.cache_bandwidth + wait, 0.0)
 
 
-def tiled(x: Attention, load: Load, chip: Chip, cut: Cut) -> Timing:
-    """Rounds of tiles over the units, the largest first; memory works beside them but for queries and outputs.
+def whole(x: Attention, load: Load, chip: Chip) -> Timing:
+    """cuDNN: persistent blocks of threads that load ahead, a tile of one head at a time.
 
-    Where tiles differ (causal), the busiest unit has half a longest tile more than its share.
+    Rounds of tiles over the units, the largest first; memory works beside them but for queries and outputs. Where tiles
+    differ (causal), the busiest unit has half a longest tile more than its share.
     """
-    tiles, walk, longest = walked(x, cut.rows / cut.packed, cut.keys)
-    heads = x.pairs * x.group / cut.packed
+    full = np.full_like(x.pairs, ROWS)
+    cut = Cut(full, full, np.ones_like(x.pairs), WARPGROUP_WIDTH)
+    tiles, walk, longest = walked(x, cut.rows, cut.keys)
+    heads = x.pairs * x.group
     count, blocks = heads * tiles, heads * walk
     one = step(x, load, chip, cut)
-    overlap = OVERLAP if warpgroups(chip) else 0.0
-    hidden = overlap * np.minimum(one.matmul, one.softmax)
+    hidden = OVERLAP * np.minimum(one.matmul, one.softmax)
     block = one.matmul + one.softmax - hidden
-    splits = _splits(x, count, longest, block, chip) if cut.split else np.ones_like(count)
-    rounds = np.ceil(count * splits / chip.units)
-    part = np.ceil(longest / splits)
-    share = np.maximum(part, blocks / chip.units + part / 2)
-    busiest = np.where(x.causal > 0, np.minimum(rounds * part, share), rounds * part)
+    rounds = np.ceil(count / chip.units)
+    share = np.maximum(longest, blocks / chip.units + longest / 2)
+    busiest = np.where(x.causal > 0, np.minimum(rounds * longest, share), rounds * longest)
     wait = chip.main.latency + chip.cache.latency
-    turns = (rounds - 1) * (cut.turn * wait + hidden) + (1 - overlap) * _ends(x, load, chip)
-    again = _again(x, cut, blocks)
-    cache = (load.read + load.write + again) / chip.cache_bandwidth
+    turns = (rounds - 1) * (TURN_ANSWERS * wait + hidden) + (1 - OVERLAP) * _ends(x, load, chip)
+    more = again(x, cut, blocks)
+    cache = (load.read + load.write + more) / chip.cache_bandwidth
     main = main_seconds(load, chip)
     start = chip["attention_latency"] + SETUP_ANSWERS * wait + one.matmul + one.softmax
-    seconds = start + np.maximum.reduce([busiest * block + turns, cache, main]) + join(x, splits, chip)
+    seconds = start + np.maximum.reduce([busiest * block + turns, cache, main])
     busy = {"matmul": busiest * one.matmul, "special": load.special / load.special_rate, "cache": cache, "main": main}
-    launches = np.where(x.backward > 0, 3.0, np.where(splits > 1, 2.0, 1.0))
-    return Timing(seconds, busy, cache_again=again, padding=padding(x, cut.width), launches=launches)
+    launches = np.where(x.backward > 0, 3.0, 1.0)
+    return Timing(seconds, busy, cache_again=more, padding=padding(x, cut.width), launches=launches)
 
 
-def padding(x: Attention, width: int) -> Array:
+def padding(x: Attention, width: Array | float) -> Array:
     """Matrix work with padded head sizes over that without."""
     wide = np.ceil(x.head_dim / width) + np.ceil(x.v_dim / width)
     return wide * width / (x.head_dim + x.v_dim)
-
-
-def _splits(x: Attention, count: Array, longest: Array, block: Array, chip: Chip) -> Array:
-    """Parts of the keys, so that all units have one (FlashAttention-2 and FlashInfer: two), where that pays."""
-    room = chip.units * (1 if warpgroups(chip) else WARP_BLOCKS)
-    part = np.maximum(UNSPLIT_BLOCKS, np.ceil(longest / np.maximum(1.0, np.floor(room / count))))
-    splits = np.ceil(longest / part)
-    walk = np.ceil(count / chip.units) * longest - np.ceil(count * splits / chip.units) * part
-    pays = walk * block > join(x, splits, chip) + chip["graph_launch_latency"]
-    return np.where(pays & (count < BUSY_ENOUGH * room) & (x.backward == 0), splits, 1.0)
 
 
 def _ends(x: Attention, load: Load, chip: Chip) -> Array:
@@ -201,7 +164,7 @@ def _ends(x: Attention, load: Load, chip: Chip) -> Array:
     return nbytes * (lost / chip.main_bandwidth + (1 - lost) / chip.cache_bandwidth)
 
 
-def _again(x: Attention, cut: Cut, blocks: Array) -> Array:
+def again(x: Attention, cut: Cut, blocks: Array) -> Array:
     """Bytes of keys and values that tiles after the first read; backward, sums of query gradients in fp32 besides."""
     read = blocks * cut.keys * (x.head_dim + x.v_dim) * x.element
     once = x.pairs * x.kv_len * (x.head_dim + x.v_dim) * x.element

@@ -45,6 +45,7 @@ class Chip:
     cache: Memory
     main: Memory
     shared: float
+    tensor_memory: float
     tile_m: int
     tile_n: int
     fitted: Mapping[str, float]
@@ -69,6 +70,7 @@ class Chip:
             cache=caches[-1],
             main=card.main,
             shared=card.parameter("shared_memory_per_unit"),
+            tensor_memory=card.parameter("tensor_memory_per_unit", 0.0),
             tile_m=int(card.parameter("tile_m")),
             tile_n=int(card.parameter("tile_n")),
             fitted={name: card.parameter(name, _neutral(card, name)) for name in CONSTANTS},

@@ -19,6 +19,9 @@ VECTOR_INSTRUCTIONS, VECTOR_CYCLES = 150.0, 460.0  # of a warp: index, bounds ch
 FEW, ONE_BY_ONE_CYCLES = 16, 600.0
 # ATen/native/cuda/ScatterGatherKernel.cu: 128 threads of 8 elements, each with its own index, one after the other.
 THREADS, ELEMENTS = 128, 8
+# vllm/csrc/cache_kernels.cu, reshape_and_cache_flash: a block per token, a thread per element of its keys up to 512.
+PAGED_THREADS = 512
+PAGED_CYCLES, PAGED_INSTRUCTIONS = 2300.0, 100.0
 ADDRESS = 20.0  # instructions behind each of four addresses: a division of the element's number by the row's length
 WORD = 4  # bytes of an element of raw rows
 
@@ -29,6 +32,8 @@ def shape(kernel: Kernel) -> Blocks:
     row = max((flow.granule for flow in kernel.flows), default=0.0) or kernel.write_bytes / picks or 1.0
     if row % VECTOR == 0 and kernel.kind is Kind.GATHER and picks > FEW:
         return vectors(picks, row)
+    if kernel.attrs.get("paged"):
+        return paged(picks, row / dtype(kernel.work.dtype).bytes_for(1))
     fmt = dtype(kernel.work.dtype)
     elements = picks * row / (fmt.bytes_for(1) if fmt.kind == "float" else WORD)
     if picks <= FEW:
@@ -42,6 +47,14 @@ def vectors(picks: int, row: float) -> Blocks:
     blocks = picks * ceil(row / VECTOR / threads)
     return grid(
         blocks, threads, instructions=VECTOR_INSTRUCTIONS * threads / LANES, cache_waits=1.0, cycles=VECTOR_CYCLES
+    )
+
+
+def paged(tokens: int, elements: float) -> Blocks:
+    """Blocks of a token: threads find its slot, divide it into page and offset, then copy keys and values."""
+    threads = min(PAGED_THREADS, max(LANES, ceil(elements / 2 / LANES) * LANES))
+    return grid(
+        tokens, threads, instructions=PAGED_INSTRUCTIONS * threads / LANES, cache_waits=1.0, cycles=PAGED_CYCLES
     )
 
 

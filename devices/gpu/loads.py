@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hwsim.card import Card
+from hwsim.companions import BESIDE
 from hwsim.device import Replay
 from hwsim.devices.attention import needed_share
 from hwsim.devices.gpu.chip import Chip
@@ -114,6 +115,7 @@ class Loads:
                 weight_bytes += flow.nbytes
             elif served:
                 other_bytes += flow.nbytes
+        other_bytes += kernel.size(BESIDE)
         return read, write, weights, main_read, main_write, weight_bytes, other_bytes
 
 

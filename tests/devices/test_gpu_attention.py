@@ -13,13 +13,26 @@ from hwsim.device import Replay, load_device, timed
 from hwsim.devices.attention import needed_scores
 from hwsim.devices.gpu import Gpu
 from hwsim.devices.gpu.attention import shape
-from hwsim.devices.gpu.attention_tiles import flash, join, padding, walked, whole
+from hwsim.devices.gpu.attention_flash import joined, plan
+from hwsim.devices.gpu.attention_tiles import join, padding, walked
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel
 from hwsim.testing import roofline_seconds
 
 H200 = Gpu(load_device("nvidia-h200", calibration=None).card)
-A100 = Gpu(load_device("nvidia-a100-80gb").card)
+A100 = Gpu(load_device("nvidia-a100-80gb", calibration=None).card)
+B200 = Gpu(load_device("nvidia-b200", calibration=None).card)
+
+
+# FlashAttention-2 takes fewer keys of wide heads at a time, and does a block whole: few keys can take less time with
+# wide heads, as an L40S takes 2 % less in the median and up to 12 % for 64 keys and less of 128 than of 64.
+WIDER = 0.8
+
+
+def cards(style):
+    return [device.with_constants({"attention_style": style}) for device in (H200, A100, B200)]
+
+
 DIMS = st.sampled_from([64, 80, 96, 128, 192, 256])
 STYLES = st.sampled_from([0.001, 0.05, 1.0])
 HEADS = st.sampled_from([(1, 1), (8, 8), (32, 8), (16, 2), (64, 1)])
@@ -65,17 +78,27 @@ def test_blocks_cover_the_scores_that_are_needed(q_len, cached, window):
     assert longest * tiles >= blocks >= tiles
 
 
-def test_flash_attention_fills_a_tile_with_the_queries_of_a_group_and_cudnn_does_not():
-    x = shape(decode(heads=32, kv_heads=8))
-    assert (float(flash(x, H200.chip).rows), float(flash(x, H200.chip).packed)) == (64, 4)
-    assert (float(whole(x).rows), float(whole(x).packed)) == (128, 1)
-    assert float(flash(x, A100.chip).rows) == 16
+def test_flash_attention_fills_a_tile_with_the_queries_of_a_group():
+    # warpgroups: always; warps and tensor memory: single queries only
+    one, many = shape(decode(heads=32, kv_heads=8)), shape(prefill(heads=32, kv_heads=8, q_len=512, causal=True))
+    for device, rows, packed in ((H200, (64, 128), (4, 4)), (A100, (64, 64), (4, 1)), (B200, (8, 256), (4, 1))):
+        cuts = [plan(x, device.chip).cut for x in (one, many)]
+        assert [(float(cut.rows), float(cut.packed)) for cut in cuts] == list(zip(rows, packed, strict=True))
 
 
-def test_without_warpgroups_two_blocks_of_keys_and_values_fit_the_shared_memory():
-    # A100: 164 KiB / 2 / (2 x 256 x 2 B) = 82 keys: 64
-    assert float(flash(shape(prefill(head_dim=256)), A100.chip).keys) == 64
-    assert float(flash(shape(prefill(head_dim=128)), A100.chip).keys) == 128
+def test_blocks_of_threads_share_a_unit_where_shared_memory_allows():
+    # 64 rows of 128 and 128 keys and values of 128, 2 B each: 80 KiB of 164 on an A100; 64 keys of 256: 96 KiB
+    residents = [float(plan(shape(prefill(head_dim=dim, causal=True)), A100.chip).residents) for dim in (128, 256)]
+    assert residents == [2, 1]
+    assert float(plan(shape(prefill(head_dim=256)), H200.chip).residents) == 1
+
+
+def test_with_a_paged_cache_flash_attention_2_splits_the_keys_of_groups_only():
+    alone, group = shape(decode(kv_len=8192)), shape(decode(heads=16, kv_heads=2, kv_len=8192))
+    assert [bool(plan(x, A100.chip).split) for x in (alone, group)] == [False, True]
+    assert bool(plan(alone, A100.chip, served=False).split)
+    served, torch = (timed(A100.with_constants({"attention_style": style}), None) for style in (1.0, 0.001))
+    assert served.estimate(decode(kv_len=65536)).seconds > 5 * torch.estimate(decode(kv_len=65536)).seconds
 
 
 def test_head_sizes_are_padded():
@@ -90,6 +113,9 @@ def test_one_part_of_the_keys_needs_no_joining():
     wait = 3 * (348e-9 + 142e-9) + 8 / 4 * 142e-9  # three answers of memory, and of the cache for each fourth part
     moved = 2 * 8 * 8 * 128 * 4  # fp32 outputs of 8 heads in 8 parts, written and read
     assert float(join(x, full(8), H200.chip)) == pytest.approx(wait + moved / 9.7e12)
+    cycles = 2000 / H200.chip.clock + 8 / 4 * 142e-9
+    assert float(joined(x, full(8), H200.chip, 4.0)) == pytest.approx(cycles + moved / 9.7e12)
+    assert float(joined(x, full(1), H200.chip, 4.0)) == 0.0
 
 
 def test_twice_as_many_full_rounds_take_twice_as_long_beyond_the_start():
@@ -115,7 +141,7 @@ def test_backward_does_five_products_for_two():
        causal=st.booleans(), style=STYLES)  # fmt: skip
 def test_no_prefill_beats_the_roofline(batch, heads, dim, q_len, more, causal, style):
     one = prefill(batch, *heads, dim, q_len, q_len + more, causal)
-    for device in (H200.with_constants({"attention_style": style}), A100):
+    for device in cards(style):
         for state in (None, Replay()):
             cost = timed(device, state).estimate(one)
             assert max(cost.busy.values()) <= cost.seconds * (1 + 1e-12)
@@ -127,13 +153,13 @@ def test_no_prefill_beats_the_roofline(batch, heads, dim, q_len, more, causal, s
 @given(batch=st.integers(1, 512), heads=HEADS, dim=DIMS, kv_len=st.integers(1, 40000), style=STYLES)
 def test_no_decode_beats_the_roofline(batch, heads, dim, kv_len, style):
     one = decode(batch, *heads, dim, kv_len)
-    for device in (H200.with_constants({"attention_style": style}), A100):
+    for device in cards(style):
         cost = timed(device, None).estimate(one)
         assert max(cost.busy.values()) <= cost.seconds * (1 + 1e-12)
         assert cost.seconds >= roofline_seconds(device.card, one)[0]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(batch=st.integers(1, 64), heads=HEADS, dim=DIMS, q_len=st.integers(2, 3000), causal=st.booleans(),
        style=STYLES, grown=st.sampled_from(["batch", "q_len", "head_dim"]))  # fmt: skip
 def test_more_prefill_takes_no_less_time(batch, heads, dim, q_len, causal, style, grown):
@@ -141,20 +167,22 @@ def test_more_prefill_takes_no_less_time(batch, heads, dim, q_len, causal, style
     double = {**sizes, grown: 2 * sizes[grown]}
     if grown == "q_len":
         double["kv_len"] = double["q_len"]
-    device = timed(H200.with_constants({"attention_style": style}), None)
-    few, many = (device.estimate(prefill(**one, causal=causal)).seconds for one in (sizes, double))
-    assert many >= few * 0.99
+    for device in cards(style):
+        few, many = (timed(device, None).estimate(prefill(**one, causal=causal)).seconds for one in (sizes, double))
+        assert many >= few * (WIDER if device.card is A100.card and grown == "head_dim" else 0.99)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(batch=st.integers(1, 300), heads=HEADS, dim=DIMS, kv_len=st.integers(1, 20000), style=STYLES,
        grown=st.sampled_from(["batch", "kv_len", "head_dim"]))  # fmt: skip
 def test_more_decode_takes_no_less_time(batch, heads, dim, kv_len, style, grown):
     sizes = {"batch": batch, "heads": heads[0], "kv_heads": heads[1], "head_dim": dim, "kv_len": kv_len}
-    device = timed(H200.with_constants({"attention_style": style}), None)
-    few, many = (device.estimate(decode(**one)).seconds for one in (sizes, {**sizes, grown: 2 * sizes[grown]}))
-    # cuDNN splits from 513 keys on, with wide heads a little late: an H200 takes 10.8 us for 384 keys, 10.5 us for 523
-    assert many >= few * (0.99 if dim <= 128 or style == 1.0 else 0.85)
+    for device in cards(style):
+        one = timed(device, None)
+        few, many = (one.estimate(decode(**size)).seconds for size in (sizes, {**sizes, grown: 2 * sizes[grown]}))
+        # cuDNN splits from 513 keys on, with wide heads a little late: an H200 takes 10.8 us for 384 keys, 10.5 for 523
+        least = WIDER if device.card is A100.card and grown == "head_dim" else 0.99
+        assert many >= few * (least if dim <= 128 or style == 1.0 else 0.85)
 
 
 def test_half_the_main_bandwidth_slows_decode_and_not_long_prefill():

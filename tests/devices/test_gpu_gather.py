@@ -34,6 +34,13 @@ def test_rows_of_whole_vectors_take_a_block_per_index_and_4096_bytes():
     assert gather.shape(embedding(100, 64)).threads == 32  # 128 bytes are 8 vectors, at least a warp
 
 
+def test_a_paged_cache_takes_a_block_per_token_and_a_thread_per_key():
+    write = {"op": "cache_write", "tokens": 300, "kv_heads": 2, "head_dim": 64, "dtype": "bf16"}
+    x = gather.shape(spec_kernel(write, H200))
+    assert (x.blocks, x.threads) == (300, 128)
+    assert gather.shape(spec_kernel({**write, "kv_heads": 32}, H200)).threads == 512
+
+
 def test_other_rows_go_element_by_element_eight_in_a_row():
     x = gather.shape(embedding(100, 1001))
     assert x.blocks == -(-100 * 1001 // 1024)

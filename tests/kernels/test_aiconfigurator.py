@@ -30,6 +30,9 @@ def gemm(root: Path, *rows: dict[str, object], framework: str = "vllm", version:
     return put(root, f"x1/gemm/{framework}/{version}/gemm_perf", *(GEMM | row for row in rows))
 
 
+CACHE_WRITE = {"op": "cache_write", "kv_heads": 4, "head_dim": 64, "dtype": "bf16"}
+
+
 def test_gemm_becomes_matmul_in_seconds(tmp_path):
     """4 us a call; each of the six layers of the graph has its own weight."""
     (row,) = read_tables("x1", folder=gemm(tmp_path, {})).rows
@@ -70,7 +73,7 @@ def test_vllm_comes_first_and_the_newest_version(tmp_path):
 
 
 def test_context_attention_is_causal_over_past_and_new_positions(tmp_path):
-    """Keys and values of 2 x 16 tokens, 4 heads of 64 in bf16, are written: 2 x 2 x 16 x 4 x 64 x 2 B = 32 KiB."""
+    """Keys and values of 2 x 16 tokens, 4 heads of 64 in bf16, are written."""
     place = "x1/attention/vllm/0.24.0/context_attention_perf"
     windowed, fp8, ragged = {"window_size": 128}, {"kv_cache_dtype": "fp8"}, {"num_heads": 6}
     rows = [ATTENTION | {"isl": 16, "step": 48, "latency": 0.5} | change for change in ({}, windowed, fp8, ragged)]
@@ -78,7 +81,7 @@ def test_context_attention_is_causal_over_past_and_new_positions(tmp_path):
     heads = {"batch": 2, "heads": 8, "kv_heads": 4, "head_dim": 64}
     lengths = {"q_len": 16, "kv_len": 64}
     assert row.spec == {"op": "attention_prefill", **heads, **lengths, "causal": True, "dtype": "bf16"}
-    assert (row.rotation, row.companions) == (1, ({"op": "copy_d2d", "bytes": 32768},))
+    assert (row.rotation, row.companions) == (1, (CACHE_WRITE | {"tokens": 32},))
 
 
 def test_generation_attends_to_the_cached_positions_and_its_own(tmp_path):
@@ -87,8 +90,18 @@ def test_generation_attends_to_the_cached_positions_and_its_own(tmp_path):
     (row,) = read_tables("x1", folder=put(tmp_path, place, row)).rows
     heads = {"batch": 2, "heads": 8, "kv_heads": 4, "head_dim": 64}
     assert row.spec == {"op": "attention_decode", **heads, "kv_len": 1024, "dtype": "bf16"}
-    assert row.companions == ({"op": "copy_d2d", "bytes": 2048},)
+    assert row.companions == (CACHE_WRITE | {"tokens": 2},)
     assert row.seconds_warm == pytest.approx(250e-6)
+
+
+def test_flash_attention_2_copies_the_queries_and_outputs_of_groups(tmp_path):
+    """Of 2 sequences x 8 heads of 64 in bf16: 2 KiB each; not of one sequence, and not without groups."""
+    place = "x1/attention/vllm/0.24.0/generation_attention_perf"
+    row = ATTENTION | {"isl": 1, "step": 1023, "latency": 0.25, "kernel_source": "vllm_flash_attn_fa2"}
+    rows = [row, row | {"batch_size": 1}, row | {"num_heads": 4}, row | {"num_key_value_heads": 1}]
+    found = read_tables("x1", folder=put(tmp_path, place, *rows)).rows
+    assert [len(row.companions) for row in found] == [3, 1, 1, 1]
+    assert found[0].companions[1:] == ({"op": "copy_d2d", "bytes": 2048},) * 2
 
 
 def test_encoder_attention_is_square_and_not_causal(tmp_path):
