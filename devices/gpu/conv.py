@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -30,34 +31,45 @@ from hwsim.mapper import Kernel
 
 PRODUCT, GATHERED, DIRECT = range(3)
 
-# cuDNN's implicit products: channels of a step on matrix units (k32 in its kernels' names) and on lanes (sgemm: 8), the
-# tiles of both, warps' tiles that share a unit, and the filters' slices of k where tiles are few.
-STEP_CHANNELS, LANE_CHANNELS = 32, 8
-UNIT_TILES = [(rows, columns) for rows in (64, 128, 256) for columns in (64, 128, 256) if rows * columns <= 128 * 256]
-LANE_TILES = [(64, 64), (128, 32), (128, 64), (128, 128)]
+# cuDNN's implicit products, by the names of its kernels for 240 shapes on an H100: tiles on matrix units and on lanes,
+# channels of a step (a run of 32 fills half a line of the cache), slices of k where tiles are few.
+UNIT_TILES = [(rows, columns) for rows in (64, 128, 256) for columns in (32, 64, 128, 256) if rows * columns <= 2**15]
+LANE_TILES = [(32, 32), (128, 32), (256, 64)]
+UNIT_CHANNELS, LANE_CHANNELS = (32, 64), (8,)
 SLICES, GRADIENT_SLICES = (1, 2), (8, 32)
-ROWS, COLUMNS, CUT = (
+ROWS, COLUMNS, DEPTH, CUT = (
     np.array(column, dtype=float)
     for column in zip(
-        *[(*tile, cut) for tile in UNIT_TILES + LANE_TILES for cut in SLICES + GRADIENT_SLICES], strict=True
+        *[
+            (*tile, depth, cut)
+            for tiles, depths in ((UNIT_TILES, UNIT_CHANNELS), (LANE_TILES, LANE_CHANNELS))
+            for tile, depth, cut in product(tiles, depths, SLICES + GRADIENT_SLICES)
+        ],
+        strict=True,
     )
 )
-ON_UNITS = np.repeat([True, False], [4 * len(UNIT_TILES), 4 * len(LANE_TILES)])
+ON_UNITS = np.isin(DEPTH, UNIT_CHANNELS)
+HALF_LINE = 0.8  # bandwidth for runs of half a line over that for whole ones
+LANE_ROWS = 93.0  # rows of a tile on lanes that its operands take as long as (20, 31 and 41 TFLOP/s, see LANE_TILES)
+TILE_ANSWERS = 1.0  # of memory, one after the other, before the first step of a tile and after its last
 LEAST_STEPS = 16.0  # of a slice of k
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 PORT_BYTES = 64.0  # a clock between the cache and one unit
 # Runs of channels that are no multiple of 16 take smaller copies and more addresses; copied operands are padded.
-WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.7, 1.4
-LANE_INDEXING = {"nchw": 0.65, "nhwc": 0.5}  # share of issue slots that addresses leave to fp32 products
+WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.5, 1.15
+LANE_INDEXING = {"nchw": 0.95, "nhwc": 0.5}  # share of issue slots that addresses leave to fp32 products
 LEAST_BYTES = 2
 LEAST_CHANNELS = 8  # fewer are padded to these, in a launch of its own where channels lie last
+MANY_CHANNELS = 128  # of fp32 and channels last, from which operands are copied to channels first and back
 COPY_SHARE = 0.5  # of bandwidth, for copies that transpose through shared memory
 
 # Instructions of a lane per output and per tap of it: DepthwiseConv2d.cu (a thread an output, blocks of 1,024, four
-# divisions for its place) and cuDNN's by width, channels first or last; generic ones for other kernels than 1, 3 and 5.
+# divisions for its place) and cuDNN's by width, channels first or last; generic ones for other kernels than 1, 3 and 5,
+# and direct ones of grouped convolutions where one tap has a stride.
 TORCH, FIRST, LAST_HALF, LAST_WIDE = (165.0, 14.5), (45.0, 6.6), (20.0, 3.6), (60.0, 6.0)
-TORCH_GENERIC, LAST_GENERIC = (165.0, 18.0), (50.0, 17.0)
+TORCH_GENERIC, LAST_GENERIC, LAST_STRIDED = (165.0, 18.0), (50.0, 17.0), (600.0, 0.0)
 TORCH_THREADS, CUDNN_THREADS = 1024, 256
+LAST_OUTPUTS, TAP_CYCLES = 4, 50.0  # of a thread with channels last, one after the other; of one tap of theirs
 UNROLLED = (1, 9, 25)
 FEWEST_CHANNELS = 32  # Convolution.cpp, use_cudnn_depthwise: below, and in other formats than fp16, torch's own kernel
 
@@ -66,7 +78,7 @@ class Convolution(NamedTuple):
     """``batch`` products of m positions x n filters over ``taps`` runs of ``channels``, elements of ``element`` bytes.
 
     ``copied`` are bytes that change their layout in ``copies`` launches. A direct kernel has ``outputs`` of
-    ``instructions`` each in blocks of ``threads``.
+    ``instructions`` each in blocks of ``threads``, which take ``cycles`` one after the other.
     """
 
     way: Array
@@ -86,6 +98,7 @@ class Convolution(NamedTuple):
     outputs: Array
     instructions: Array
     threads: Array
+    cycles: Array
 
 
 def shape(kernel: Kernel) -> Convolution:
@@ -102,19 +115,20 @@ def shape(kernel: Kernel) -> Convolution:
     row = _positions(kernel, "in_size") if first else gcd(channels, n)
     aligned = gcd(int(max(LEAST_BYTES, row * element)), LOAD_BYTES)
     copies, copied = 0.0, 0.0
-    if first and narrow and not pointwise:
+    turned = not first and not narrow and channels >= MANY_CHANNELS and not depthwise
+    if turned or (first and narrow and not pointwise):
         copies, copied = 3.0, kernel.nbytes
     elif channels < LEAST_CHANNELS and narrow and not pointwise:
         copies, copied = 1.0, kernel.read_bytes
-    lanes = LANE_INDEXING["nchw" if first else "nhwc"] if not narrow else 0.0
+    lanes = LANE_INDEXING["nchw" if first or turned else "nhwc"] if not narrow else 0.0
     slow = 1.0 if whole or not narrow else UNEVEN_COPIED if first else UNEVEN
     cut = max(GRADIENT_SLICES) if gradient else max(SLICES)
     way = DIRECT if depthwise else PRODUCT if pointwise else GATHERED
     outputs = float(batch) * m * n
-    instructions, threads = direct_kernel(kernel, first, taps)
+    instructions, threads, cycles = direct_kernel(kernel, first, taps, strided)
     offsets = float(way == GATHERED and narrow and taps > 1)
     sizes = (batch, m, n, taps, channels, element, lanes, slow, cut, aligned, offsets)
-    return Convolution._make((way, *sizes, copied, copies, outputs, instructions, threads))
+    return Convolution._make((way, *sizes, copied, copies, outputs, instructions, threads, cycles))
 
 
 def product_of(kernel: Kernel) -> tuple[int, int, int, int, int]:
@@ -133,18 +147,20 @@ def product_of(kernel: Kernel) -> tuple[int, int, int, int, int]:
     return groups, targets, outputs, taps, inputs
 
 
-def direct_kernel(kernel: Kernel, first: bool, taps: int) -> tuple[float, float]:
-    """Instructions of an output, threads of a block, where each channel meets one filter of its own."""
+def direct_kernel(kernel: Kernel, first: bool, taps: int, strided: bool) -> tuple[float, float, float]:
+    """Instructions of an output, threads of a block and cycles that they take one after the other, where each channel
+    meets one filter of its own."""
     generic = taps not in UNROLLED
     half = kernel.work.dtype == "fp16" and kernel.size("in_channels") >= FEWEST_CHANNELS and not generic
     half = half and (kernel.size("batch", 1) == 1 or 2 * _positions(kernel, "out_size") > _positions(kernel, "in_size"))
     if first and not half:
-        each, threads = TORCH_GENERIC if generic else TORCH, TORCH_THREADS
+        each, threads, cycles = TORCH_GENERIC if generic else TORCH, TORCH_THREADS, 0.0
     else:
         narrow = dtype(kernel.work.dtype).bytes_for(1) < 4
         last = LAST_GENERIC if generic else LAST_HALF if narrow else LAST_WIDE
-        each, threads = FIRST if first else last, CUDNN_THREADS
-    return each[0] + each[1] * taps, threads
+        last = LAST_STRIDED if taps == 1 and strided else last
+        each, threads, cycles = (FIRST, CUDNN_THREADS, 0.0) if first else (last, CUDNN_THREADS, TAP_CYCLES * taps)
+    return each[0] + each[1] * taps, threads, cycles
 
 
 def _sizes(kernel: Kernel, name: str) -> tuple[int, ...]:
@@ -169,9 +185,13 @@ def as_product(x: Convolution, load: Load, chip: Chip) -> Timing:
 
 def direct(x: Convolution, load: Load, chip: Chip) -> Timing:
     """A lane for each output, no matrix units."""
-    blocks = np.ceil(x.outputs / x.threads)
+    each = np.where(x.cycles > 0, LAST_OUTPUTS, 1.0)
+    blocks = np.ceil(x.outputs / (each * x.threads))
     sizes = grid(1.0, 1.0)._replace(
-        blocks=blocks, threads=x.threads, instructions=x.instructions * x.outputs / LANES / blocks
+        blocks=blocks,
+        threads=x.threads,
+        instructions=x.instructions * x.outputs / LANES / blocks,
+        cycles=each * x.cycles,
     )
     columns = Blocks(*(np.broadcast_to(np.asarray(size, dtype=float), x.m.shape) for size in sizes))
     return replace(spread(columns, load._replace(matmul=np.zeros_like(x.m)), chip), padding=0.0)
@@ -197,30 +217,45 @@ def gathered(x: Convolution, load: Load, chip: Chip) -> Timing:
 def walked(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array, Array, Array]:
     """Of the best tiles: seconds of the walk, those of its products alone, its FLOPs and the bytes it loads."""
     b, m, n, taps, channels, element, lanes, slow, cut = (column[:, None] for column in x[1:10])
-    depth = np.where(lanes > 0, LANE_CHANNELS, STEP_CHANNELS)
-    share = np.where(lanes > 0, lanes * chip["simt_share"], chip["matmul_share"])
-    steps = np.ceil(taps * np.ceil(np.maximum(channels, LEAST_CHANNELS) / depth) / CUT)
+    on_lanes = lanes > 0
+    share = np.where(on_lanes, lanes * chip["simt_share"] / _lane_cost(), chip["matmul_share"])
+    whole = np.where(on_lanes, channels, np.maximum(channels, LEAST_CHANNELS))
+    runs = np.where(on_lanes, taps * whole / DEPTH, taps * np.ceil(whole / DEPTH))
+    steps = np.ceil(np.ceil(runs) / CUT)
     tiles = b * np.ceil(m / ROWS) * np.ceil(n / COLUMNS) * CUT
     waves = np.ceil(tiles / chip.units)
     lane = PORT_BYTES * chip.clock
-    products = 2 * ROWS * COLUMNS * depth * chip.units / (load.matmul_rate[:, None] * share) * slow
-    loads = (ROWS + COLUMNS) * depth * element
-    step = np.maximum(products, loads / (lane * chip["conv_share"]) * slow)
-    store = waves * ROWS * COLUMNS * element / (lane * chip["store_share"])
+    products = 2 * ROWS * COLUMNS * DEPTH * chip.units / (load.matmul_rate[:, None] * share) * slow
+    loads = (ROWS + COLUMNS) * DEPTH * element
+    gathering = lane * chip["conv_share"] * np.where(min(UNIT_CHANNELS) == DEPTH, HALF_LINE, 1.0)
+    step = np.maximum(products, loads / gathering * slow)
+    source = chip.cache.latency + away(load)[:, None] * (chip.main.latency - chip.cache.latency)
+    store = waves * (ROWS * COLUMNS * element / (lane * chip["store_share"]) + TILE_ANSWERS * source)
     sums = chip["slice_latency"] + 2 * PARTIAL_BYTES * CUT * b * m * n / chip.cache_bandwidth
     walk = waves * steps * step + store + np.where(CUT > 1, sums, 0.0)
-    allowed = ((lanes == 0) == ON_UNITS) & (cut >= CUT) & ((CUT == 1) | (steps >= LEAST_STEPS))
+    allowed = (on_lanes != ON_UNITS) & (cut >= CUT) & ((CUT == 1) | (steps >= LEAST_STEPS))
     best = np.argmin(np.where(allowed, walk, np.inf), axis=1)
     at = np.arange(len(best)), best
-    work = 2 * tiles * ROWS * COLUMNS * steps * depth
+    work = 2 * tiles * ROWS * COLUMNS * steps * DEPTH
     return walk[at], (waves * steps * products)[at], work[at], (tiles * steps * loads)[at]
+
+
+def _lane_cost() -> Array:
+    """Time of a tile on lanes over that of its share of the largest one."""
+    cost = 1 + LANE_ROWS * (1 / ROWS + 1 / COLUMNS) / 2
+    return np.asarray(cost / cost.min())
+
+
+def away(load: Load) -> Array:
+    """The share of operands that main memory serves."""
+    return np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
 
 
 def copied(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array]:
     """Seconds of copies to another layout, and the bytes that main memory serves for them."""
-    away = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
-    source = chip.cache.latency + away * (chip.main.latency - chip.cache.latency)
-    lost = 2 * x.copied * np.maximum(away, chip.missing(2 * x.copied))
+    served = away(load)
+    source = chip.cache.latency + served * (chip.main.latency - chip.cache.latency)
+    lost = 2 * x.copied * np.maximum(served, chip.missing(2 * x.copied))
     moving = np.maximum(2 * x.copied / chip.cache_bandwidth, lost / chip.main_bandwidth)
     return x.copies * 2 * source + moving / COPY_SHARE, lost
 

@@ -24,13 +24,18 @@ SOFTMAX_THREADS, SOFTMAX_REGISTERS, SOFTMAX_SHARED = 1024, 9, 48 * 1024
 WARP_SOFTMAX, WARP_PADDED, WARP_SOFTMAX_ROW, WARP_SOFTMAX_LONE, SCARCE_REGISTERS = 10.0, 33.0, 45.0, 3.1, 1.6
 REGISTER_SOFTMAX, NARROW, VECTOR_SOFTMAX, ROUGH_SOFTMAX = 80.0, 7.0, 52.0, 68.0
 SOFTMAX_SETUP = 30.0
+SOFTMAX_HELD = 1.6  # rows in the cache for each that is at work: its own, and part of what it writes
 
 # layer_norm_kernel.cu: 128 threads a row with vectors of four elements; where rows are no whole vectors, one kernel for
 # the moments with 512 threads and one for the result, element by element.
 NORM_THREADS, NORM_VECTOR, MOMENT_THREADS = 128, 4, 512
 # Warp instructions per element and per warp: sums of squares, and Welford's mean and variance with a division each.
-SQUARES, SQUARES_SETUP, SQUARES_CYCLES = 1.0, 30.0, 0.0
+SQUARES, SQUARES_SETUP, SQUARES_CYCLES, SQUARES_NARROW = 1.0, 30.0, 0.0, 45.0
 WELFORD, WELFORD_SETUP, WELFORD_CYCLES = 3.0, 255.0, 127.0
+SQUARES_WAIT, SQUARES_MEETING = (
+    0.85,
+    0.55,
+)  # of answers and of meetings: loads overlap where one sum is all that is kept
 MOMENTS, MOMENTS_SETUP, MOMENTS_CYCLES = 77.0, 210.0, 290.0
 
 # A unit's first cache moves 128 bytes a cycle: schedulers' slots that a lane's byte takes.
@@ -76,14 +81,14 @@ def softmax(kernel: Kernel) -> Blocks:
     threads, row_bytes = SOFTMAX_THREADS, cols * width
     setup = SOFTMAX_SETUP * threads / LANES
     if ceil(cols / threads) <= SOFTMAX_REGISTERS:
-        each = REGISTER_SOFTMAX + more
-        return grid(rows, UNIT_THREADS, setup=setup, instructions=cols / LANES * each)
+        padded = ceil(cols / threads) * threads
+        return grid(rows, UNIT_THREADS, setup=setup, instructions=padded / LANES * (REGISTER_SOFTMAX + more))
     aligned = row_bytes % 16 == 0
     work = cols / LANES * ((VECTOR_SOFTMAX if aligned else ROUGH_SOFTMAX) + more)
     if row_bytes < SOFTMAX_SHARED and aligned:
         return grid(rows, threads, setup=setup, instructions=work)
     again = 2.0 * rows * row_bytes
-    return grid(rows, threads, setup=setup, instructions=work, again=again, held=2 * row_bytes)
+    return grid(rows, threads, setup=setup, instructions=work, again=again, held=SOFTMAX_HELD * row_bytes)
 
 
 def norm(kernel: Kernel) -> Blocks:
@@ -110,8 +115,11 @@ def norm(kernel: Kernel) -> Blocks:
             launches=2.0,
         )
     each, setup, lone = (
-        (SQUARES, SQUARES_SETUP, SQUARES_CYCLES) if squares else (WELFORD, WELFORD_SETUP, WELFORD_CYCLES)
+        (SQUARES, SQUARES_SETUP, SQUARES_CYCLES + (SQUARES_NARROW if width < 4 else 0.0))
+        if squares
+        else (WELFORD, WELFORD_SETUP, WELFORD_CYCLES)
     )
+    waits = SQUARES_WAIT if squares else 1.0
     kernel_operands = 4.0 if squares else 5.0
     steps = ceil(cols / (NORM_THREADS * NORM_VECTOR))
     return grid(
@@ -119,10 +127,10 @@ def norm(kernel: Kernel) -> Blocks:
         NORM_THREADS,
         setup=setup * NORM_THREADS / LANES,
         instructions=cols / LANES * (each + FIRST_CACHE * kernel_operands * width + extra(kernel, 2.0)),
-        source_waits=steps,
-        cache_waits=steps,
-        shared_waits=steps,
-        cycles=steps * NORM_VECTOR * lone + MEETING,
+        source_waits=waits * steps,
+        cache_waits=waits * steps,
+        shared_waits=waits * steps,
+        cycles=steps * NORM_VECTOR * lone + MEETING * (SQUARES_MEETING if squares else 1.0),
         again=again,
         held=2 * row_bytes,
     )
