@@ -20,6 +20,7 @@ from hwsim.graph import Attribute, Graph, Kind, Op, Repeat, Role, Tensor
 from hwsim.kernel_spec import spec_kernel
 from hwsim.liveness import usage
 from hwsim.mapper import Flow, Kernel, Mapper, Policy, Schedule
+from hwsim.system import System, system_of
 from hwsim.work import work_of
 
 SLACK = 1e-9  # relative, for sums in another order
@@ -64,7 +65,7 @@ def check_mapper(mapper: Mapper, device: Device, graphs: Sequence[Graph] = ()) -
     problems: list[str] = []
     for graph in graphs or sample_graphs():
         schedule = mapper.schedule(graph, device, Policy())
-        problems += [f"{graph.name}: {problem}" for problem in _schedule_problems(graph, schedule, device.card)]
+        problems += [f"{graph.name}: {problem}" for problem in _schedule_problems(graph, schedule, system_of(device))]
         problems += [f"{graph.name}: {problem}" for problem in _fit_problems(mapper, graph, device)]
         if mapper.schedule(graph, device, Policy()) != schedule:
             problems.append(f"{graph.name}: a second schedule differs from the first")
@@ -192,7 +193,7 @@ def _unraised(call: Callable[[], object], error: type[Exception]) -> str:
     return f"no {error.__name__}"
 
 
-def _schedule_problems(graph: Graph, schedule: Schedule, card: Card) -> Iterator[str]:
+def _schedule_problems(graph: Graph, schedule: Schedule, system: System) -> Iterator[str]:
     works = [(count, work_of(op, graph)) for op, count in zip(graph.ops, graph.counts, strict=True)]
     steps = zip(schedule.counts, schedule.steps, strict=True)
     kernels = [(count, step) for count, step in steps if isinstance(step, Kernel)]
@@ -212,31 +213,48 @@ def _schedule_problems(graph: Graph, schedule: Schedule, card: Card) -> Iterator
     resident = sum(usage(graph).resident.values())
     if sum(schedule.peak.values()) < resident * (1 - SLACK):
         yield f"peak memory is {sum(schedule.peak.values()):.6g} B, weights and states alone are {resident:.6g} B"
-    yield from _placement_problems(schedule, card)
+    yield from _placement_problems(schedule, system)
 
 
 def _weight_bytes(kernel: Kernel) -> float:
     return sum(flow.nbytes for flow in kernel.flows if flow.role is Role.WEIGHT and not flow.write)
 
 
-def _placement_problems(schedule: Schedule, card: Card) -> Iterator[str]:
-    capacity = {memory.name: memory.capacity for memory in card.memories}
+def _placement_problems(schedule: Schedule, system: System) -> Iterator[str]:
     for name, used in schedule.peak.items():
-        if name != "host" and used > capacity.get(name, 0.0) * (1 + SLACK):
-            yield f"uses {used:.6g} B of {name}, which has {capacity.get(name, 0.0):.6g} B"
+        room = _capacity(system, name)
+        if name != "host" and used > room * (1 + SLACK):
+            yield f"uses {used:.6g} B of {name}, which has {room:.6g} B"
     for kernel in schedule.kernels:
+        known = {memory.name for memory in system.device(kernel.device).card.memories}
         for flow in kernel.flows:
-            if flow.memory not in capacity and flow.memory != "host":
-                yield f"kernel '{kernel.name}' moves bytes of '{flow.memory}', which the card does not have"
+            if flow.memory not in known and flow.memory != "host":
+                yield f"kernel '{kernel.name}' moves bytes of '{flow.memory}', which its device does not have"
+
+
+def _capacity(system: System, memory: str) -> float:
+    try:
+        return system.place(memory).memory.capacity
+    except HwsimError:
+        return 0.0
 
 
 def _fit_problems(mapper: Mapper, graph: Graph, device: Device) -> Iterator[str]:
     """With memories of one byte nothing fits, and without being allowed to spill the mapper must say so."""
-    tiny = tuple(replace(memory, capacity=1.0) for memory in device.card.memories)
-    small = type(device)(replace(device.card, memories=tiny))
+    small = _small(device)
     problem = _unraised(lambda: mapper.schedule(graph, small, Policy()), DoesNotFitError)
     if problem:
         yield f"on memories of one byte: {problem}"
+
+
+def _small(device: Device) -> Device:
+    """The same with memories of one byte."""
+    if isinstance(device, System):
+        devices = {name: _small(one) for name, one in device.devices.items()}
+        cards = {name: one.card for name, one in devices.items()}
+        return System(replace(device.topology, cards=cards), devices)
+    tiny = tuple(replace(memory, capacity=1.0) for memory in device.card.memories)
+    return type(device)(replace(device.card, memories=tiny))
 
 
 def sample_graphs() -> tuple[Graph, ...]:
