@@ -90,6 +90,7 @@ class Program:
         self.repeats: list[Repeat] = []
         self.numbers: list[int] = []  # of the kernel of the draft that each step belongs to
         self.buffers = Buffers()
+        self.carried = 0.0  # bytes that layers hand on, of one part
         self._draft, self._route, self._launch = drawn, route, launch
         self._kernel = -1  # the last one of the main device
         self._kept: list[int] = []  # stores that the next loads of activations wait for
@@ -114,11 +115,13 @@ class Program:
         at: dict[tuple[int, int], int] = {}
         loads = {number: self._weights(number) for number in numbers}
         self.buffers.weights = max(self.buffers.weights, sum(self._nbytes(steps) for steps in loads.values()))
+        early = [] if self._route.overlap else [step for steps in loads.values() for step in steps]
         carried = _carried(self._draft, numbers, repeat) if repeat else 0.0
+        self.carried = max(self.carried, carried)
         for part in range(self._route.parts):
             came = self._hidden(carried, numbers[0], inwards=True)
             for number in numbers:
-                first = came if number == numbers[0] else []
+                first = [*came, *early] if number == numbers[0] else []
                 at[number, part] = self._part(number, part, [*loads[number], *first])
             went = self._hidden(carried, numbers[-1], inwards=False)
             for load, store in zip(came, went, strict=True):
