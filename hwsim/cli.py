@@ -15,6 +15,7 @@ from hwsim import __version__
 from hwsim.commands.calibrate import calibrate
 from hwsim.commands.claims import claims
 from hwsim.commands.compare import compare
+from hwsim.commands.dram import app as dram
 from hwsim.commands.estimate import estimate
 from hwsim.commands.explain import explain
 from hwsim.commands.figures import memory_wall, roofline
@@ -65,6 +66,7 @@ app.command()(measure)
 app.command()(calibrate)
 app.command()(validate)
 app.command()(claims)
+app.add_typer(dram, name="dram")
 app.add_typer(storage, name="storage")
 app.command("list")(list_names)
 app.command()(show)

@@ -87,6 +87,13 @@ def commands(page: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def options_of(command: str) -> set[str]:
+    """Every spelling of the options of a command, or of all commands of a group."""
+    group = COMMANDS[command]
+    below = getattr(group, "commands", {}).values()
+    return {option for one in (group, *below) for p in one.params for option in (*p.opts, *p.secondary_opts)}
+
+
 def builder() -> Any:
     spec = spec_from_file_location("docs_build", DOCS / "build.py")
     assert spec is not None and spec.loader is not None
@@ -258,18 +265,22 @@ def test_commands_parse(page: Path) -> None:
             assert words[1] in ("--help", "--version"), line
             continue
         assert words[1] in COMMANDS, f"{name(page)}: {line}"
+        command, arguments = COMMANDS[words[1]], words[2:]
+        if hasattr(command, "commands") and not arguments[0].startswith("-"):
+            assert arguments[0] in command.commands, f"{name(page)}: {line}"
+            command, arguments = command.commands[arguments[0]], arguments[1:]
         with suppress(typer.Exit):  # of --help
-            COMMANDS[words[1]].make_context(words[1], words[2:])
+            command.make_context(words[1], arguments)
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name)
 def test_options_and_commands_in_the_text_exist(page: Path) -> None:
-    every = {option for command in COMMANDS.values() for p in command.params for option in (*p.opts, *p.secondary_opts)}
+    every = {option for command in COMMANDS for option in options_of(command)}
     for code in inline_codes(page):
         if code.startswith("hwsim "):
             words = code.split()
             assert words[1] in COMMANDS or words[1] == "--version", f"{name(page)}: {code}"
-            known = {option for p in COMMANDS[words[1]].params for option in (*p.opts, *p.secondary_opts)}
+            known = options_of(words[1])
             assert {word for word in words if word.startswith("--")} <= {*known, "--help"}, f"{name(page)}: {code}"
         elif re.match(r"--\w", code):
             assert code.split()[0] in every | {"--help", "--version", "--debug"}, f"{name(page)}: {code}"
@@ -291,10 +302,9 @@ def test_every_command_has_its_section_with_every_option() -> None:
         if command not in COMMANDS:
             continue
         assert f"hwsim {command}" in section
-        for parameter in COMMANDS[command].params:
-            for option in (*parameter.opts, *parameter.secondary_opts):
-                if option.startswith("--") and option != "--help":
-                    assert option in section + shared, f"hwsim {command} {option}"
+        for option in options_of(command):
+            if option.startswith("--") and option != "--help":
+                assert option in section + shared, f"hwsim {command} {option}"
 
 
 def test_python_page_lists_the_public_names() -> None:

@@ -1,0 +1,456 @@
+"""The command-level simulation of DRAM channels, from event to event, in numba.
+
+Each channel has a read and a write queue, banks that were opened for a request which waits, and a refresh that falls
+due every tREFI. Of all commands that these could issue next the earliest is issued; at the same time banks that were
+opened come first, then a refresh that waits, then the oldest of a queue (first ready, first come, first served).
+Between two commands nothing happens, so time leaps. Where rows and columns have a command bus each, one of each can
+start in a tick, the column's first. Times are ticks (see `hwsim.devices.dram.rules`).
+
+All state is records of integers in one flat memory ``m``; a record is referred to by the place where it begins, so that
+``m[b + B_ROW]`` is the open row of the bank at ``b``. (Numba counts the references to every array taken out of a tuple,
+which takes longer than the work.) ``c`` is a channel, ``b`` a bank, ``g`` a bank group, ``u`` a unit.
+
+A request leaves its queue with the activation made for it; the bank then waits for its column command, and no other
+request may close it before. Requests that arrive in a tick can start in the next.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+ACT, PRE, RD, WR, REF, REFPB = range(6)
+COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFpb")
+BANK, GROUP, STACK, UNIT, BUS = range(5)  # how two banks of one data bus are related, the nearest first
+FAR = 1 << 56  # a time that never comes
+SUBTICKS = 16  # bits: intervals between arrivals are in ticks / 2^16
+OPENED, REFRESH, QUEUE = range(3)  # where the next command of a channel comes from
+
+# Settings, at the beginning of the memory; times in ticks.
+FAW, READ_DONE, WRITE_DONE, REFRESH_EVERY, PER_BANK, READ_QUEUE, WRITE_QUEUE, DRAIN_ABOVE, DRAIN_BELOW = range(9)
+TWO_BUSES, ODD, PROTECT_HITS, ROW_ACCESSES, FORWARDING, OUTSTANDING, INTERVAL, CLOCK_RUNS_ON = range(9, 17)
+# Counts, and where the records of each kind begin.
+CHANNELS, UNITS, BANKS, FIRST_CHANNEL, FIRST_UNIT, FIRST_BANK, GAPS, SPANS, FLYING, GROUP_RECORD = range(17, 27)
+# The load's front: the next request, served ones, what it waits for, when to try again, reads in flight, the ring of
+# their completions, the time, refreshes since a request was last served.
+F_NEXT, F_SERVED, F_BLOCKED, F_TRY, F_FLYING, F_HEAD, F_TAIL, F_TIME, F_IDLE = range(27, 36)
+# Counters: one per command, then what a request found in its bank, and what the write queue answered.
+N_COMMANDS = 36
+N_HIT, N_MISS, N_CONFLICT, N_FORWARDED, N_MERGED = range(42, 47)
+HEADER = 47
+
+# Of a bank: first the earliest ACT, PRE, RD and WR by its own rules; its open row (-1: none), group and unit, whether
+# it was opened for a request that waits, column accesses since it was opened, the last search that saw a hit.
+B_ROW, B_GROUP, B_UNIT, B_AWAITED, B_USED, B_SEEN = range(4, 10)
+BANK_RECORD = 10
+# Of a bank group: the earliest ACT, PRE, RD and WR by the rules of all around it; and how the groups of its data bus
+# are related to it, one field each from G_NEAR.
+G_NEAR = 4
+# Of a unit (banks that share tRRD, tFAW and refresh: a rank, or a pseudo-channel of HBM): its banks, its groups, all
+# groups of its data bus, the ring of its last four activations, open banks, since when, and for how long altogether.
+U_BANK, U_BANK_END, U_GROUP, U_GROUP_END, U_BUS, U_BUS_END, U_RING = range(7)
+U_TURN, U_OPEN, U_SINCE, U_ACTIVE = range(10, 14)
+UNIT_RECORD = 14
+# Of a channel: entries of its queues and where they begin, opened banks and where, when its buses are free, the
+# earliest time of a further command, whether writes drain, when the next refresh is due, how many are done and how many
+# were due, when its data clock stops, the searches made; the command to come: its key, whence, where, what; where its
+# units and banks begin; requests of the chosen queue that were searched, whether others have arrived since, and whether
+# the next command is yet to be found.
+C_READS, C_WRITES, C_READ_LIST, C_WRITE_LIST, C_OPENED, C_OPENED_LIST, C_COLUMN_BUS, C_ROW_BUS = range(8)
+C_FLOOR, C_DRAIN, C_REFRESH, C_REFRESHED, C_DUE, C_CLOCK, C_SEARCH, C_KEY, C_FROM, C_PLACE, C_COMMAND = range(8, 19)
+C_FIRST_UNIT, C_FIRST_BANK, C_KNOWN, C_TOUCHED, C_STALE = range(19, 24)
+CHANNEL_RECORD = 24
+# Of a queued request: its bank, its group, its row, its number, whether it was counted as hit, miss or conflict, its
+# address.
+Q_BANK, Q_GROUP, Q_ROW, Q_NUMBER, Q_COUNTED, Q_ADDRESS = range(6)
+QUEUE_RECORD = 6
+# Of an opened bank that awaits its request: the bank, RD or WR, the request's number.
+O_BANK, O_COMMAND, O_NUMBER = range(3)
+OPENED_RECORD = 3
+# Of a burst: its bank (counted through all channels), row, address and whether it is written; of its times: when it
+# arrived, when it was done; of a command: when, which, in which bank, which row.
+L_BANK, L_ROW, L_ADDRESS, L_WRITE = range(4)
+T_ARRIVED, T_DONE = range(2)
+FREE, SLOT, CREDIT, PACE = range(4)  # what the front of the load waits for
+STUCK_AFTER = 10_000  # refreshes without a request served
+# A key orders commands that could come next: their start in ticks times 8, plus their rank.
+KEY_BITS = 3
+NEVER = FAR << KEY_BITS
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def run(m: Ints, load: Ints, times: Ints, commands: Ints, goal: int) -> bool:
+    """Simulate until ``goal`` bursts are served; False where nothing can happen any more."""
+    first_channel, last = m[FIRST_CHANNEL], m[FIRST_CHANNEL] + m[CHANNELS] * CHANNEL_RECORD
+    while m[F_SERVED] < goal:
+        soonest, c = FAR, first_channel
+        for other in range(first_channel, last, CHANNEL_RECORD):
+            event = m[other + C_FLOOR] if m[other + C_STALE] else m[other + C_KEY] >> KEY_BITS
+            event = min(event, m[other + C_REFRESH])
+            if event < soonest:
+                soonest, c = event, other
+        if m[F_TRY] < soonest:
+            m[F_TIME] = max(m[F_TRY], m[F_TIME])
+            _admit(m, load, times)
+            _consider_arrivals(m)
+        elif soonest >= FAR or m[F_IDLE] > STUCK_AFTER:
+            return False
+        elif m[c + C_REFRESH] <= soonest:
+            _refresh_due(m, c)
+        elif m[c + C_STALE]:
+            _search(m, c)
+        else:
+            m[F_TIME] = soonest
+            _issue(m, c, soonest, times, commands)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _refresh_due(m: Ints, c: int) -> None:
+    m[c + C_FLOOR] = max(m[c + C_FLOOR], m[c + C_REFRESH])
+    m[c + C_REFRESH] += m[REFRESH_EVERY]
+    m[c + C_DUE] += 1 if m[PER_BANK] else m[UNITS]
+    m[F_IDLE] += 1
+    m[c + C_STALE] = 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _admit(m: Ints, load: Ints, times: Ints) -> None:
+    """Take requests in their order until one has to wait; say for what and until when."""
+    now = m[F_TIME]
+    while m[F_HEAD] != m[F_TAIL] and m[m[FLYING] + m[F_HEAD] % m[OUTSTANDING]] <= now:
+        m[F_HEAD] += 1
+        m[F_FLYING] -= 1
+    while True:
+        m[F_TRY], m[F_BLOCKED] = FAR, FREE
+        number = m[F_NEXT]
+        if number == len(load):
+            return
+        wanted = (number * m[INTERVAL]) >> SUBTICKS
+        if wanted > now:
+            m[F_TRY], m[F_BLOCKED] = wanted, PACE
+            return
+        bank, write = load[number, L_BANK], load[number, L_WRITE]
+        c = m[FIRST_CHANNEL] + bank // m[BANKS] * CHANNEL_RECORD
+        if m[OUTSTANDING] and not write and m[F_FLYING] >= m[OUTSTANDING]:
+            m[F_BLOCKED] = CREDIT
+            if m[F_HEAD] != m[F_TAIL]:
+                m[F_TRY] = m[m[FLYING] + m[F_HEAD] % m[OUTSTANDING]]
+            return
+        if not (m[FORWARDING] and m[c + C_WRITES] and _answered(m, c, load, number, times)):
+            if m[c + C_READS + write] >= m[READ_QUEUE + write]:
+                m[F_BLOCKED] = SLOT
+                return
+            _enter(m, c, load, number)
+            if not write and m[OUTSTANDING]:
+                m[F_FLYING] += 1
+        times[number, T_ARRIVED] = wanted if m[INTERVAL] else now
+        m[F_NEXT] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _answered(m: Ints, c: int, load: Ints, number: int, times: Ints) -> bool:
+    """A request to an address whose write is queued: a read takes its data from there, a write replaces it."""
+    address = load[number, L_ADDRESS]
+    first = m[c + C_WRITE_LIST]
+    for place in range(first, first + m[c + C_WRITES]):
+        if m[m[place] + Q_ADDRESS] == address:
+            m[N_MERGED if load[number, L_WRITE] else N_FORWARDED] += 1
+            m[F_SERVED] += 1
+            times[number, T_DONE] = m[F_TIME] + 1
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _enter(m: Ints, c: int, load: Ints, number: int) -> None:
+    """Put a request at the end of its queue."""
+    write = load[number, L_WRITE]
+    count = m[c + C_READS + write]
+    entry = m[m[c + C_READ_LIST + write] + count]
+    bank = m[FIRST_BANK] + load[number, L_BANK] * BANK_RECORD
+    m[entry + Q_BANK], m[entry + Q_GROUP] = bank, m[bank + B_GROUP]
+    m[entry + Q_ROW], m[entry + Q_NUMBER] = load[number, L_ROW], number
+    m[entry + Q_COUNTED], m[entry + Q_ADDRESS] = 0, load[number, L_ADDRESS]
+    m[c + C_READS + write] = count + 1
+    m[c + C_TOUCHED] = 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _consider_arrivals(m: Ints) -> None:
+    """Let what has arrived come before each channel's next command where it can start earlier."""
+    first = m[FIRST_CHANNEL]
+    for c in range(first, first + m[CHANNELS] * CHANNEL_RECORD, CHANNEL_RECORD):
+        if m[c + C_TOUCHED]:
+            m[c + C_TOUCHED] = 0
+            m[c + C_FLOOR] = max(m[c + C_FLOOR], m[F_TIME] + 1)
+            if m[c + C_STALE]:
+                continue
+            drains = m[c + C_DRAIN]
+            _choose_queue(m, c)
+            if m[c + C_DRAIN] != drains:
+                m[c + C_STALE] = 1
+            elif m[c + C_REFRESHED] == m[c + C_DUE] or m[PER_BANK]:
+                _search_queue(m, c, m[c + C_KEY], m[c + C_KNOWN])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _search(m: Ints, c: int) -> None:
+    """Find the next command of a channel and when it starts."""
+    m[c + C_SEARCH] += 1
+    m[c + C_STALE] = 0
+    column_at = max(m[c + C_FLOOR], m[c + C_COLUMN_BUS])
+    best, age = NEVER, FAR
+    first = m[c + C_OPENED_LIST]
+    for o in range(first, first + m[c + C_OPENED] * OPENED_RECORD, OPENED_RECORD):
+        b, command, number = m[o + O_BANK], m[o + O_COMMAND], m[o + O_NUMBER]
+        start = max(m[b + command], m[m[b + B_GROUP] + command], column_at)
+        start += start & m[ODD]
+        if m[CLOCK_RUNS_ON] and start >= m[c + C_CLOCK]:
+            start += 1
+        key = start << KEY_BITS
+        if key < best or (key == best and number < age):
+            best, age = key, number
+            m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = OPENED, o, command
+    waits = m[c + C_REFRESHED] < m[c + C_DUE]
+    if waits:
+        best = _search_refresh(m, c, best)
+    m[c + C_KEY] = best
+    if not waits or m[PER_BANK]:
+        if m[TWO_BUSES] or best > max(m[c + C_FLOOR], m[c + C_ROW_BUS]) << KEY_BITS:
+            _choose_queue(m, c)
+        _search_queue(m, c, best, 0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _choose_queue(m: Ints, c: int) -> None:
+    """Writes drain once they fill their queue, or while there are no reads, until few are left."""
+    reads, writes = m[c + C_READS], m[c + C_WRITES]
+    if not m[c + C_DRAIN]:
+        m[c + C_DRAIN] = 1 if writes > m[DRAIN_ABOVE] or reads == 0 else 0
+    elif writes < m[DRAIN_BELOW] and reads > 0:
+        m[c + C_DRAIN] = 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _search_queue(m: Ints, c: int, best: int, begin: int) -> None:
+    """The oldest request, from place ``begin`` on, of those that can start before the key ``best``."""
+    drain, search, odd = m[c + C_DRAIN], m[c + C_SEARCH], m[ODD]
+    column = WR if drain else RD
+    row_rank = 4 if m[TWO_BUSES] else 2
+    column_at, row_at = max(m[c + C_FLOOR], m[c + C_COLUMN_BUS]), max(m[c + C_FLOOR], m[c + C_ROW_BUS])
+    runs_on, clock, protect = m[CLOCK_RUNS_ON], m[c + C_CLOCK], m[PROTECT_HITS]
+    refreshed = -1
+    if m[PER_BANK] and m[c + C_REFRESHED] < m[c + C_DUE]:
+        refreshed = _refreshed_bank(m, c)
+    first, end = m[c + C_READ_LIST + drain], m[c + C_READ_LIST + drain] + m[c + C_READS + drain]
+    m[c + C_KNOWN] = end - first
+    found, found_command = -1, 0
+    for place in range(first + begin, end):
+        entry = m[place]
+        b, g = m[entry + Q_BANK], m[entry + Q_GROUP]
+        row = m[b + B_ROW]
+        if row == m[entry + Q_ROW]:
+            m[b + B_SEEN] = search
+            start, command, rank = max(m[b + column], m[g + column], column_at), column, 2
+            start += start & odd
+            if runs_on and start >= clock:
+                start += 1
+        elif row < 0:
+            start, command, rank = max(m[b + ACT], m[g + ACT], row_at), ACT, row_rank
+            start += start & odd
+        elif m[b + B_AWAITED] or (protect and m[b + B_SEEN] == search):
+            continue
+        else:
+            start, command, rank = max(m[b + PRE], m[g + PRE], row_at), PRE, row_rank
+        key = (start << KEY_BITS) + rank
+        if key < best and b != refreshed:
+            best, found, found_command = key, place, command
+    if found >= 0:
+        m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = best, QUEUE, found, found_command
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _refreshed_bank(m: Ints, c: int) -> int:
+    """The bank whose turn it is."""
+    bank: int = m[c + C_FIRST_BANK] + m[c + C_REFRESHED] % m[BANKS] * BANK_RECORD
+    return bank
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _search_refresh(m: Ints, c: int, best: int) -> int:
+    """The refresh that waits, or the precharge it needs; returns its key where it comes before ``best``."""
+    u = m[c + C_FIRST_UNIT] + m[c + C_REFRESHED] % m[UNITS] * UNIT_RECORD
+    first, end, command = m[u + U_BANK], m[u + U_BANK_END], REF
+    ready = max(m[c + C_FLOOR], m[c + C_ROW_BUS])
+    if m[PER_BANK]:
+        first, command = _refreshed_bank(m, c), REFPB
+        end = first + BANK_RECORD
+    for b in range(first, end, BANK_RECORD):
+        if m[b + B_AWAITED]:
+            return best
+        if m[b + B_ROW] >= 0:
+            command = PRE
+    for b in range(first, end, BANK_RECORD):
+        g = m[b + B_GROUP]
+        if command != PRE:
+            ready = max(ready, m[b + ACT], m[g + ACT] if m[PER_BANK] else 0)
+        elif m[b + B_ROW] >= 0:
+            ready = max(ready, m[b + PRE], m[g + PRE])
+    if command != PRE:
+        ready += ready & m[ODD]
+    key = (ready << KEY_BITS) + (3 if m[TWO_BUSES] else 1)
+    if key < best:
+        best = key
+        m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = REFRESH, first, command
+    return best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _issue(m: Ints, c: int, now: int, times: Ints, commands: Ints) -> None:
+    """Issue a channel's next command; what comes after it is yet to be found."""
+    source, place, command = m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND]
+    if source == REFRESH:
+        b = place
+        _refresh(m, c, b, command, now)
+    elif source == OPENED:
+        b = m[place + O_BANK]
+        _from_opened(m, c, place, now, times)
+    else:
+        b = m[m[place] + Q_BANK]
+        _from_queue(m, c, place, command, now, times)
+    free, column = now + m[m[SPANS] + command], command in (RD, WR)
+    if column or not m[TWO_BUSES]:
+        m[c + C_COLUMN_BUS] = free
+    if not column or not m[TWO_BUSES]:
+        m[c + C_ROW_BUS] = free
+    m[c + C_FLOOR], m[c + C_STALE] = now if column and m[TWO_BUSES] else now + 1, 1
+    if len(commands):
+        total = 0
+        for which in range(6):
+            total += m[N_COMMANDS + which]
+        commands[total, 0], commands[total, 1] = now, command
+        commands[total, 2], commands[total, 3] = (b - m[FIRST_BANK]) // BANK_RECORD, m[b + B_ROW]
+    m[N_COMMANDS + command] += 1
+    if m[F_BLOCKED] == CREDIT and m[F_TRY] >= FAR and m[F_HEAD] != m[F_TAIL]:
+        m[F_TRY] = m[m[FLYING] + m[F_HEAD] % m[OUTSTANDING]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _from_opened(m: Ints, c: int, place: int, now: int, times: Ints) -> None:
+    """The column command that a bank was opened for."""
+    b, command, number = m[place + O_BANK], m[place + O_COMMAND], m[place + O_NUMBER]
+    end = m[c + C_OPENED_LIST] + m[c + C_OPENED] * OPENED_RECORD
+    for later in range(place, end - OPENED_RECORD):
+        m[later] = m[later + OPENED_RECORD]
+    m[c + C_OPENED] -= 1
+    m[b + B_AWAITED] = 0
+    _column(m, c, b, command, number, now, times)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _from_queue(m: Ints, c: int, place: int, command: int, now: int, times: Ints) -> None:
+    """The command that a queued request needs."""
+    kind, entry = m[c + C_DRAIN], m[place]
+    b, number = m[entry + Q_BANK], m[entry + Q_NUMBER]
+    if not m[entry + Q_COUNTED]:
+        m[entry + Q_COUNTED] = 1
+        m[N_MISS if command == ACT else N_CONFLICT if command == PRE else N_HIT] += 1
+    if command == PRE:
+        _precharge(m, b, now, now)
+        return
+    m[c + C_READS + kind] -= 1
+    end = m[c + C_READ_LIST + kind] + m[c + C_READS + kind]
+    for later in range(place, end):
+        m[later] = m[later + 1]
+    m[end] = entry
+    if m[F_BLOCKED] == SLOT:
+        m[F_TRY] = now
+    if command == ACT:
+        _activate(m, b, m[entry + Q_ROW], now)
+        waiting = m[c + C_OPENED_LIST] + m[c + C_OPENED] * OPENED_RECORD
+        m[waiting + O_BANK], m[waiting + O_COMMAND], m[waiting + O_NUMBER] = b, WR if kind else RD, number
+        m[c + C_OPENED] += 1
+        m[b + B_AWAITED] = 1
+    else:
+        _column(m, c, b, command, number, now, times)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _activate(m: Ints, b: int, row: int, now: int) -> None:
+    """Open a row; the unit's next activations keep their distance, the fifth from the first of four."""
+    u, near, gaps = m[b + B_UNIT], m[b + B_GROUP] + G_NEAR, m[GAPS] + ACT * 6
+    m[b + B_ROW], m[b + B_USED] = row, 0
+    for after in range(4):
+        m[b + after] = max(m[b + after], now + m[gaps + BANK * 36 + after])
+    turn = m[u + U_TURN]
+    m[u + U_RING + turn] = now
+    m[u + U_TURN] = (turn + 1) & 3
+    window = m[u + U_RING + ((turn + 1) & 3)] + m[FAW]
+    for other in range(m[u + U_BUS], m[u + U_BUS_END], m[GROUP_RECORD]):
+        if m[near] != BUS:
+            m[other + ACT] = max(m[other + ACT], now + m[gaps + m[near] * 36 + ACT], window)
+        near += 1
+    if m[u + U_OPEN] == 0:
+        m[u + U_SINCE] = max(m[u + U_SINCE], now)
+    m[u + U_OPEN] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _precharge(m: Ints, b: int, start: int, now: int) -> None:
+    """Close a bank at ``start``, which an access that closes its row sets after ``now``."""
+    u = m[b + B_UNIT]
+    m[b + B_ROW] = -1
+    m[b + ACT] = max(m[b + ACT], start + m[m[GAPS] + (BANK * 6 + PRE) * 6 + ACT])
+    apart = m[m[GAPS] + (UNIT * 6 + PRE) * 6 + PRE]
+    if start == now and apart:
+        for other in range(m[u + U_GROUP], m[u + U_GROUP_END], m[GROUP_RECORD]):
+            m[other + PRE] = max(m[other + PRE], now + apart)
+    m[u + U_OPEN] -= 1
+    if m[u + U_OPEN] == 0:
+        m[u + U_ACTIVE] += max(start - m[u + U_SINCE], 0)
+        m[u + U_SINCE] = max(m[u + U_SINCE], start)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _column(m: Ints, c: int, b: int, command: int, number: int, now: int, times: Ints) -> None:
+    """Move a burst; later column commands of its data bus keep their distance by how near they are."""
+    u, near, gaps = m[b + B_UNIT], m[b + B_GROUP] + G_NEAR, m[GAPS] + command * 6
+    for other in range(m[u + U_BUS], m[u + U_BUS_END], m[GROUP_RECORD]):
+        gap = gaps + m[near] * 36
+        m[other + RD] = max(m[other + RD], now + m[gap + RD])
+        m[other + WR] = max(m[other + WR], now + m[gap + WR])
+        near += 1
+    m[b + PRE] = max(m[b + PRE], now + m[gaps + BANK * 36 + PRE])
+    done = now + m[READ_DONE if command == RD else WRITE_DONE]
+    times[number, T_DONE] = done
+    m[c + C_CLOCK] = max(m[c + C_CLOCK], done + m[CLOCK_RUNS_ON])
+    m[F_SERVED] += 1
+    m[F_IDLE] = 0
+    if command == RD and m[OUTSTANDING]:
+        m[m[FLYING] + m[F_TAIL] % m[OUTSTANDING]] = done
+        m[F_TAIL] += 1
+    m[b + B_USED] += 1
+    if m[ROW_ACCESSES] and m[b + B_USED] >= m[ROW_ACCESSES] and not m[b + B_AWAITED]:
+        _precharge(m, b, m[b + PRE], now)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _refresh(m: Ints, c: int, first: int, command: int, now: int) -> None:
+    """Refresh a unit or a bank, or close what is open in it."""
+    u = m[first + B_UNIT]
+    if command == PRE:
+        end = first + BANK_RECORD if m[PER_BANK] else m[u + U_BANK_END]
+        for b in range(first, end, BANK_RECORD):
+            if m[b + B_ROW] >= 0:
+                _precharge(m, b, now, now)
+        return
+    m[c + C_REFRESHED] += 1
+    if command == REFPB:
+        m[first + ACT] = max(m[first + ACT], now + m[m[GAPS] + (BANK * 6 + REFPB) * 6 + ACT])
+    apart = m[m[GAPS] + (UNIT * 6 + command) * 6 + ACT]
+    for other in range(m[u + U_GROUP], m[u + U_GROUP_END], m[GROUP_RECORD]):
+        m[other + ACT] = max(m[other + ACT], now + apart)

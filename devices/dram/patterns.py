@@ -1,0 +1,75 @@
+"""Access patterns: the bursts that a load asks for, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from hwsim.devices.dram.card import Dram
+from hwsim.devices.dram.engine import Ints
+from hwsim.devices.dram.mapping import address_map
+
+Pattern: TypeAlias = Literal["stream", "linear", "stride", "random", "chase"]
+PATTERNS: tuple[str, ...] = get_args(Pattern)
+MAX_BURSTS = 50_000_000
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A load, and the request that each of its bursts belongs to."""
+
+    load: Ints
+    request: Ints
+    count: int
+
+
+def requests_of(
+    card: Dram,
+    pattern: Pattern,
+    mapping: str,
+    channels: int,
+    count: int,
+    size: int,
+    stride: int,
+    read_share: float,
+    seed: int,
+) -> Requests:
+    """``count`` requests of ``size`` bytes over ``channels`` of a card.
+
+    stream: one after the other, dealt out to all channels and banks; linear: one after the other in the mapping's
+    order; stride: ``stride`` bytes apart; random, chase: anywhere, aligned to their size. Writes lie half a memory away
+    from reads and are spread evenly among them.
+    """
+    bursts = -(-size // card.burst_bytes)
+    where = address_map("stream" if pattern == "stream" else mapping, field_sizes(card, channels))
+    numbers = np.arange(count, dtype=np.int64)
+    write = np.floor((numbers + 1) * (1.0 - read_share) + 1e-9) > np.floor(numbers * (1.0 - read_share) + 1e-9)
+    place = np.where(write, np.cumsum(write), np.cumsum(~write)) - 1
+    if pattern in ("random", "chase"):
+        chance = np.random.default_rng(seed)
+        start = chance.integers(0, max(where.bursts // bursts, 1), count) * bursts
+    else:
+        step = -(-stride // card.burst_bytes) if pattern == "stride" else bursts
+        start = place * step + write * (where.bursts // 2)
+    first = np.repeat(start, bursts)
+    burst = (first + np.tile(np.arange(bursts), count)) % where.bursts
+    found = where.place(burst)
+    load = np.stack([found.bank, found.row, burst, np.repeat(write, bursts)], axis=1)
+    return Requests(load, np.repeat(numbers, bursts), count)
+
+
+def field_sizes(card: Dram, channels: int) -> dict[str, int]:
+    """How many values each field of an address has."""
+    counts = card.organization
+    return {
+        "Ro": counts["rows"],
+        "Co": counts["columns"] // counts["burst_length"],
+        "Ba": counts["banks"],
+        "Bg": counts["bank_groups"],
+        "St": counts["stacks"],
+        "Ra": counts["ranks"],
+        "Pc": counts["pseudo_channels"],
+        "Ch": channels,
+    }
