@@ -83,6 +83,12 @@ def in_progress(phase: int) -> bool:
     return LATENCY <= phase <= FLOWING
 
 
+@compiled
+def needed(n: Ints, row: int, wait: int) -> int:
+    """How often the blocker of the wait at ``wait`` must have ended for the head of the stream in ``row``."""
+    return n[wait + PER_TURN] * n[row + TURN] + n[wait + PER_PASS] * n[row + PASS] + n[wait + PLUS]  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, slots=True)
 class Arrays:
     """A run: whole numbers ``n`` and floats ``x``."""

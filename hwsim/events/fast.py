@@ -55,6 +55,7 @@ from hwsim.events.arrays import (
     flow_row,
     in_progress,
     make_arrays,
+    needed,
     stream_row,
     task_row,
 )
@@ -191,8 +192,7 @@ def ready(n: Ints, row: int) -> bool:
     task = task_row(n, n[row + TASK])
     for number in range(n[task + a.WAIT], n[task + a.WAIT_END]):
         wait = n[AT_WAIT] + a.WAIT_WIDTH * number
-        needed = n[wait + a.PER_TURN] * n[row + TURN] + n[wait + a.PER_PASS] * n[row + PASS] + n[wait + a.PLUS]
-        if n[n[AT_DONE] + n[wait + a.BLOCKER]] < needed:
+        if n[n[AT_DONE] + n[wait + a.BLOCKER]] < needed(n, row, wait):
             return False
     return True
 

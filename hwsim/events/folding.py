@@ -17,8 +17,10 @@ from hwsim.events.arrays import (
     AT_SPAN,
     AT_STREAM,
     AT_TOTAL,
+    AT_WAIT,
     AT_WAS,
     BACK,
+    BLOCKER,
     COUNT,
     ENGINES,
     FINISHED,
@@ -48,16 +50,23 @@ from hwsim.events.arrays import (
     SNAPSHOTS,
     STREAM_WIDTH,
     STREAMS,
+    TASK,
     TASKS,
     TIMES,
     TURN,
     UNTIL,
+    WAIT,
+    WAIT_END,
+    WAIT_WIDTH,
+    WAITING,
     Floats,
     Ints,
     compiled,
     flow_row,
     in_progress,
+    needed,
     stream_row,
+    task_row,
 )
 
 SAME = 1e-12
@@ -84,7 +93,7 @@ def fold(n: Ints, x: Floats) -> None:
         return
     for snapshot in range(min(n[SNAPSHOTS], KEPT)):
         period = low - turns(n, old_rows(n, snapshot))[0]
-        times = (n[row + COUNT] - 1 - high) // period
+        times = fitting(n, period, (n[row + COUNT] - 1 - high) // period)
         if times > 0 and same(n, x, snapshot, period):
             skip(n, x, snapshot, period, times)
             return
@@ -138,6 +147,23 @@ def old_flows(n: Ints, snapshot: int) -> int:
 def totals(n: Ints) -> int:
     """How many totals there are."""
     return n[TASKS] + 2 * n[ENGINES] + 2 * n[RESOURCES]  # type: ignore[no-any-return]
+
+
+@compiled
+def fitting(n: Ints, period: int, times: int) -> int:
+    """How many of ``times`` periods may be skipped before a stream outside the focus would begin its task."""
+    for stream in range(n[STREAMS]):
+        row = stream_row(n, stream)
+        if n[row + PHASE] != WAITING or inside(n, row):
+            continue
+        task = task_row(n, n[row + TASK])
+        latest = 0
+        for number in range(n[task + WAIT], n[task + WAIT_END]):
+            wait = n[AT_WAIT] + WAIT_WIDTH * number
+            missing = needed(n, row, wait) - n[n[AT_DONE] + n[wait + BLOCKER]]
+            latest = max(latest, (missing - 1) // period)
+        times = min(times, latest)
+    return times
 
 
 @compiled
