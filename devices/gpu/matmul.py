@@ -43,6 +43,7 @@ LANE_ROWS, LANE_WARPS, SMALL_SIDE, SMALL_WARPS = 30.0, 4.0, 32, 2.0
 START_ANSWERS = 2.0  # of memory, one after the other, before the first step: descriptors, then operands
 STORES_HIDDEN = 0.5  # of a store behind the next tile of a warpgroup kernel that stays on its unit
 SKINNY = 6.0  # time of gemmSN's lanes over that of a square tile's (fp32, 2 to 14 rows, H200)
+FED_ROWS = 64.0  # of the shorter side, from which operands cost their full way to matrix units (joules of decoding)
 TIE = 0.02  # of the time to load operands: of cuts that are as fast, one that loads less
 LARGEST = 128 * 256  # results of a tile, as accumulators fill the registers
 
@@ -138,6 +139,7 @@ def timing(x: Product, load: Load, chip: Chip) -> Timing:
         main_again=again,
         padding=np.maximum(1.0, _at(cut.worked, best) / np.maximum(load.matmul, 1.0)),
         issued=loaded / copies * WARP_LANES * SCHEDULERS / NARROW_COPIES,
+        fed=np.minimum(1.0, np.minimum(x.m, x.n) / FED_ROWS),
     )
 
 

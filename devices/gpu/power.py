@@ -39,7 +39,7 @@ class Power:
             + load.special * load.special_joules
         )
         read = load.read + timing.cache_again
-        staged = np.where(matrix > 0.0, read, 0.0)
+        staged = np.where(matrix > 0.0, read * timing.fed, 0.0)
         cached = (read + load.write) * constants["cache_energy"] + staged * constants["tile_energy"]
         main = (served - load.main_write) * self._read + load.main_write * self._write
         return arithmetic + cached * self._cache + main * constants["main_energy"]

@@ -42,7 +42,8 @@ class Timing:
 
     ``busy`` holds the seconds of work per resource (matmul, vector, special, cache, main, latency), never above
     ``seconds``. ``cache_again`` and ``main_again`` are bytes read beyond each operand once; ``padding`` is the matrix
-    work that units do over the work that is wanted; ``issued`` are the lanes' instructions.
+    work that units do over the work that is wanted; ``issued`` are the lanes' instructions; ``fed`` is the share of
+    their rows to which matrix units pass on the bytes that are read.
     """
 
     seconds: Array
@@ -52,3 +53,4 @@ class Timing:
     padding: Array | float = 1.0
     launches: Array | float = 1.0
     issued: Array | float = 0.0
+    fed: Array | float = 1.0

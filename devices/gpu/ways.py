@@ -48,4 +48,5 @@ def _merged(rows: Sequence[Places], parts: Sequence[Timing]) -> Timing:
         column(part.padding for part in parts),
         column(part.launches for part in parts),
         column(part.issued for part in parts),
+        column(part.fed for part in parts),
     )
