@@ -13,7 +13,7 @@ PASSING = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.COPY})
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A layer y = W2 f(W1 x, ...). ``ops`` are the products and all that lies between, ``weights`` the tensors of the
+    """A layer y = W2 f(W1 x, ...) with more neurons than inputs. ``ops`` are the products and all that lies between, ``weights`` the tensors of the
     products, ``inside`` what passes from the first ones to the last; sizes are those of the bound graph."""
 
     ops: tuple[int, ...]
@@ -48,6 +48,8 @@ def _ending_in(graph: Graph, last: int, makers: dict[str, int]) -> FeedForward |
     """The layer whose second product is the op ``last``, if it is one."""
     down = graph.ops[last]
     hidden, width = down.size("k"), down.size("n")
+    if hidden <= width:
+        return None
     (matrix,) = _matrices(graph, down)
     waiting = [name for name in down.inputs[:2] if name != matrix]
     products: set[int] = set()
