@@ -13,8 +13,9 @@ PASSING = frozenset({Kind.ELEMENTWISE, Kind.VIEW, Kind.COPY})
 
 @dataclass(frozen=True, slots=True)
 class FeedForward:
-    """A layer y = W2 f(W1 x, ...) with more neurons than inputs. ``ops`` are the products and all that lies between, ``weights`` the tensors of the
-    products, ``inside`` what passes from the first ones to the last; sizes are those of the bound graph."""
+    """A layer y = W2 f(W1 x, ...) with more neurons than inputs. ``ops`` are the products and all that lies between,
+    ``weights`` the tensors of the products, ``inside`` what passes from the first ones to the last; sizes are those of
+    the bound graph."""
 
     ops: tuple[int, ...]
     weights: tuple[str, ...]

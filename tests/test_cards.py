@@ -29,6 +29,8 @@ EXPECTED = {
     "nvidia-b200",
     "nvidia-gb200",
     "nvidia-rtx-pro-6000",
+    "nvidia-t4",
+    "apple-m1-max",
     "amd-epyc-7742",
     "sn40l",
     "qualcomm-sa8295p",
@@ -54,6 +56,7 @@ PER_CLOCK = {
 """Dense bf16 FLOP per SM and clock with fp32 sums, which GeForce boards do at half the rate."""
 GPUS = list(PER_CLOCK)
 GENERATIONS = {
+    "turing": {"nvidia-t4"},
     "ampere": {"nvidia-a100-80gb", "nvidia-a100-pcie", "nvidia-a6000"},
     "ada": {"nvidia-rtx-4090", "nvidia-l40s", "nvidia-l4"},
     "hopper": {"nvidia-h100-sxm", "nvidia-h100-pcie", "nvidia-h200"},
