@@ -132,7 +132,7 @@ def amplification(drive: Drive, load: Load) -> float:
     With space r = physical over logical bytes, victims are found with a share x of valid data where r (1 - x) =
     -ln x (Desnoyers, SYSTOR'12, for blocks taken in order; greedy does a little better): amplification 1 / (1 - x).
     """
-    if load.reads == 1 or not load.random or load.prepared != "steady":
+    if load.reads == 1 or not load.random or load.prepared(drive) != "steady":
         return 1.0
     kept = 2 + drive.ftl.start * drive.nand.blocks
     ratio = max(1.0, 1 - kept / drive.nand.blocks) / (1 - drive.ftl.over_provisioning)

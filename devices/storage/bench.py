@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hwsim.devices.storage.analytic import analyse
@@ -12,27 +13,44 @@ from hwsim.devices.storage.drive import Cache, Drive
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.report import report
 from hwsim.devices.storage.simulate import simulate
+from hwsim.devices.storage.state import SECTOR
+from hwsim.devices.storage.trace import read_trace
 from hwsim.errors import InputError, Problem
 from hwsim.yamlfile import load_yaml
 
 names = drive_names
 PILOT = 20_000
-WINDOW = (0.2, 0.9)
-"""The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
 
 
 def bench(
-    card: str, question: Mapping[str, Any], settings: list[str] | None = None, write_cache: bool = True
+    card: str,
+    question: Mapping[str, Any],
+    settings: list[str] | None = None,
+    write_cache: bool = True,
+    replay: Path | None = None,
 ) -> dict[str, Any]:
-    """Run a load on the drive's card of that name or file; ``question`` has the fields of `Load` and ``runtime``."""
+    """Run a load on the drive's card of that name or file; ``question`` has the fields of `Load` and ``runtime``.
+
+    ``replay`` is a trace whose requests come at their own times, with at most ``iodepth`` of them in flight.
+    """
     drive = prepared(card, settings, write_cache)
     asked = dict(question)
     runtime = asked.pop("runtime", None)
     load = Load(**{name: value for name, value in asked.items() if value is not None})
+    if replay is not None:
+        return replayed(drive, load, replay)
     if runtime is not None:
         load = replace(load, number_ios=_requests_of(drive, load, runtime))
-    outcome = simulate(drive, load)
-    return report(outcome, load, analyse(drive, load), WINDOW)
+    return report(simulate(drive, load), load, analyse(drive, load))
+
+
+def replayed(drive: Drive, load: Load, path: Path) -> dict[str, Any]:
+    """The answer for a trace: what came out beside the response times that the trace has."""
+    trace = read_trace(path)
+    like = replace(load, rw="randrw", rwmixread=round(trace.reads * 100), bs=SECTOR, number_ios=len(trace.stream))
+    found = report(simulate(drive, like, trace), like, None)
+    found["rw"] = found["jobs"][0]["jobname"] = "replay"
+    return {**found, "bs": None, "replay": str(path), "measured_lat_mean_s": float(trace.measured.mean())}
 
 
 def prepared(card: str, settings: list[str] | None, write_cache: bool) -> Drive:

@@ -10,31 +10,8 @@ import numpy as np
 
 from hwsim.devices.storage.drive import Drive
 from hwsim.devices.storage.ftl import CHOICES, COST_BENEFIT, FIFO, GREEDY
-from hwsim.devices.storage.state import (
-    FIXED,
-    MOST_PLANES,
-    RATE_BITS,
-    STREAM_SIZE,
-    TICKS,
-    TYPES,
-    Bl,
-    Block,
-    Ch,
-    Gr,
-    Ints,
-    K,
-    Kind,
-    Log,
-    Lun,
-    M,
-    Op,
-    Pl,
-    Row,
-    Rq,
-    Server,
-    Sv,
-    Tx,
-)
+from hwsim.devices.storage.state import FIXED, MOST_PLANES, RATE_BITS, STREAM_SIZE, TICKS, TYPES, Ints, K, M
+from hwsim.devices.storage.things import Bl, Block, Ch, Entry, Gr, Kind, Log, Lru, Lun, Op, Pl, Row, Rq, Server, Sv, Tx
 from hwsim.errors import InputError
 
 POLICIES = {"greedy": GREEDY, "random-greedy": CHOICES, "cost-benefit": COST_BENEFIT, "fifo": FIFO}
@@ -62,6 +39,9 @@ def build(drive: Drive, stream: Ints, span: Span, depth: int, traced: bool = Fal
         raise InputError(f"drive '{drive.name}' has more than {MOST_CHANNELS} channels")
     if constant[K.PLANE_SOURCE] + drive.groups * drive.width > MOST_SOURCES:
         raise InputError(f"drive '{drive.name}' has more than {MOST_SOURCES} channels and planes")
+    # A request may be in the ring of the drive's memory once for each of its units.
+    parts = int(stream[:, 2].max(initial=0)) // drive.ftl.mapping_unit + 3
+    constant[K.RING_PLACES] = 1 << ceil(np.log2(depth * parts + 2))
     tables = sizes(drive, constant, stream, span)
     words = FIXED + sum(tables.values())
     if words > MOST_WORDS:
@@ -79,7 +59,7 @@ def build(drive: Drive, stream: Ints, span: Span, depth: int, traced: bool = Fal
     state[M.RANDOM] = seed
     state[M.STREAM] = len(stream)
     if span.mapped:
-        _set_blocks(state)
+        _set_blocks(state, 3 if drive.mechanics.open_map_block else 2)
     return state
 
 
@@ -90,6 +70,7 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
     slots = groups * blocks * block_slots if span.mapped else 0
     luns, planes = int(k[K.CHANNELS] * k[K.LUNS]), groups * drive.width
     servers = Server.CORE + max(1, drive.nvme.cores)
+    kept = bool(k[K.KEEP] and k[K.BUFFERED] and span.mapped)
     return {
         K.CHANNELS_AT: drive.nand.channels * Ch.SIZE,
         K.LUNS_AT: luns * Lun.SIZE,
@@ -111,6 +92,12 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
         K.SECTORS_AT: int(k[K.LPNS]) if span.partial else 0,
         K.L2P_AT: int(k[K.LPNS]) if span.mapped else 0,
         K.P2L_AT: slots,
+        K.ENTRIES_AT: int(k[K.MAP_ENTRIES]) * Entry.SIZE,
+        K.MAP_INDEX_AT: int(k[K.LPNS] // k[K.MAP_LINE]) + 1 if k[K.MAP_ENTRIES] else 0,
+        K.MAP_WAIT_AT: int(k[K.LPNS] // k[K.MAP_COVER]) + 1 if k[K.MAP_ENTRIES] else 0,
+        K.KEPT_AT: int(k[K.BUFFER]) * Entry.SIZE if kept else 0,
+        K.KEPT_INDEX_AT: int(k[K.LPNS]) if kept else 0,
+        K.SEEN_AT: int(k[K.LPNS]) if kept else 0,
     }
 
 
@@ -176,12 +163,23 @@ def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, flo
         K.SUSPEND_LEAST: ticks(nand.suspend_least),
         K.RETRY_TICKS: ticks(nand.retry),
         K.REQUESTS: depth,
-        K.RING_PLACES: 1 << ceil(np.log2(2 * depth + 2)),
         K.CHANNEL_SOURCE: Server.CORE + max(1, drive.nvme.cores),
         K.PLANE_SOURCE: Server.CORE + max(1, drive.nvme.cores) + nand.channels,
+        K.MAP_ENTRIES: entries(drive),
+        K.MAP_LINE: ftl.mapping_line,
+        K.MAP_COVER: nand.page // ftl.mapping_stored,
+        K.MAP_BYTES: nand.codeword,
+        K.MAP_IDLE: how.unserved_map_writes,
+        K.KEEP: ticks(drive.cache.keep) if page_slots * drive.width * drive.row_pages == 1 else 0,
         K.TRACED: traced,
         K.COPY_WHOLE: how.whole_page_moves,
     }
+
+
+def entries(drive: Drive) -> int:
+    """Entries of the mapping cache, 0 where the whole table is in memory."""
+    ftl = drive.ftl
+    return ftl.mapping_cache // (ftl.mapping_entry * ftl.mapping_line)
 
 
 def ticks(seconds: float) -> int:
@@ -262,21 +260,25 @@ def _set_things(state: Ints, drive: Drive) -> None:
     transactions = int(state[K.REQUEST_AT] - state[K.TX_AT]) // Tx.SIZE
     state[M.FREE_TX] = _chain(state, int(state[K.TX_AT]) + Tx.SIZE, transactions - 1, Tx.SIZE)
     state[M.FREE_REQUEST] = _chain(state, int(state[K.REQUEST_AT]), int(state[K.REQUESTS]), Rq.SIZE)
+    kept = int(state[K.KEPT_INDEX_AT] - state[K.KEPT_AT]) // Entry.SIZE
+    for place, at, count in ((M.MAP_LIST, K.ENTRIES_AT, int(state[K.MAP_ENTRIES])), (M.KEPT_LIST, K.KEPT_AT, kept)):
+        state[place + Lru.FREE] = _chain(state, int(state[at]), count, Entry.SIZE) if count else 0
+    state[M.EPOCH] = 1
 
 
-def _set_blocks(state: Ints) -> None:
-    """Two blocks of each group are open, the others free."""
+def _set_blocks(state: Ints, opened: int) -> None:
+    """The first blocks of each group are open: for the host's data, for collected data, for the table."""
     groups = _table(state, K.GROUPS_AT, Gr.SIZE, int(state[K.GROUPS]))
     per_group = int(state[K.BLOCKS])
     blocks = _table(state, K.BLOCKS_AT, Bl.SIZE, len(groups) * per_group)
     number = np.arange(len(blocks))
     blocks[:, Bl.GROUP] = state[K.GROUPS_AT] + number // per_group * Gr.SIZE
     blocks[:, Bl.SLOT] = number * state[K.BLOCK_SLOTS]
-    blocks[number % per_group < 2, Bl.STATE] = Block.OPEN
+    blocks[number % per_group < opened, Bl.STATE] = Block.OPEN
     groups[:, Gr.BLOCK] = state[K.BLOCKS_AT] + np.arange(len(groups)) * per_group * Bl.SIZE
     groups[:, Gr.USER_BLOCK] = groups[:, Gr.BLOCK]
     groups[:, Gr.GC_BLOCK] = groups[:, Gr.BLOCK] + Bl.SIZE
-    groups[:, Gr.FREE] = per_group - 2
+    groups[:, Gr.FREE] = per_group - opened
 
 
 def _table(state: Ints, at: K, size: int, count: int) -> Ints:

@@ -95,6 +95,7 @@ class MappingCacheFile(Strict):
     size: Bytes
     entry: Bytes
     line: Count
+    stored: Bytes
 
 
 class FtlFile(Strict):
@@ -118,6 +119,7 @@ class CacheFile(Strict):
     underway: Bytes | None = None
     row: Bytes | None = None
     precharge: Seconds | None = None
+    keep: Seconds | None = None
 
 
 class NvmeFile(Strict):
@@ -174,6 +176,8 @@ class MechanicsFile(Strict):
     whole_page_moves: bool = False
     halved_dram_rows: bool = False
     shadow_pages: bool = False
+    unserved_map_writes: bool = False
+    open_map_block: bool = False
 
 
 class DriveFile(Strict):
@@ -356,6 +360,7 @@ def _ftl(file: FtlFile) -> Ftl:
         mapping_cache=_whole(mapping.size) if mapping else 0,
         mapping_entry=_whole(mapping.entry) if mapping else 8,
         mapping_line=_whole(mapping.line) if mapping else 1,
+        mapping_stored=_whole(mapping.stored) if mapping else 4,
     )
 
 
@@ -369,6 +374,7 @@ def _cache(file: CacheFile | None) -> Cache:
         underway=_whole(file.underway),
         row=_whole(file.row),
         precharge=_value(file.precharge),
+        keep=_value(file.keep),
     )
 
 

@@ -14,21 +14,8 @@ from hwsim.devices.storage.ftl import (
     plane_of,
     release,
 )
-from hwsim.devices.storage.state import (
-    Bl,
-    Block,
-    Gr,
-    K,
-    Kind,
-    Lun,
-    N,
-    Pl,
-    Row,
-    Source,
-    State,
-    Tx,
-    compiled,
-)
+from hwsim.devices.storage.state import K, N, State, compiled
+from hwsim.devices.storage.things import Bl, Block, Gr, Kind, Lun, Pl, Row, Source, Tx
 
 
 @compiled

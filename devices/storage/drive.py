@@ -78,6 +78,7 @@ class Ftl:
     mapping_cache: int = 0
     mapping_entry: int = 8
     mapping_line: int = 1
+    mapping_stored: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Cache:
     underway: int
     row: int = 0
     precharge: float = 0.0
+    keep: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ class Mechanics:
     whole_page_moves: bool = False
     halved_dram_rows: bool = False
     shadow_pages: bool = False
+    unserved_map_writes: bool = False
+    open_map_block: bool = False
 
 
 @dataclass(frozen=True, slots=True)

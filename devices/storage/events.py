@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import RATE_BITS, SOURCE_BITS, K, M, State, Sv, compiled
+from hwsim.devices.storage.state import RATE_BITS, SOURCE_BITS, K, M, State, compiled
+from hwsim.devices.storage.things import Sv
 
 
 @compiled

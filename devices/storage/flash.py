@@ -8,24 +8,8 @@ from __future__ import annotations
 
 from hwsim.devices.storage.events import at_rate, schedule
 from hwsim.devices.storage.ftl import draw
-from hwsim.devices.storage.state import (
-    MOST_PLANES,
-    TYPES,
-    Ch,
-    Fault,
-    K,
-    Kind,
-    Lun,
-    M,
-    N,
-    Pl,
-    Queue,
-    Row,
-    Source,
-    State,
-    Tx,
-    compiled,
-)
+from hwsim.devices.storage.state import MOST_PLANES, TYPES, Fault, K, M, N, State, compiled
+from hwsim.devices.storage.things import Ch, Kind, Lun, Pl, Queue, Row, Source, Tx
 
 NONE, COMMAND, DATA = 0, 1, 2
 
@@ -151,7 +135,7 @@ def may_start(s: State, lun: int, tx: int) -> bool:
     """Whether a transaction could begin: a read if its plane can, a program if what it waits for is read."""
     if s[tx + Tx.KIND] == Kind.READ:
         return can_read(s, lun, s[tx + Tx.PLANE])
-    return s[tx + Tx.KIND] == Kind.ERASE or s[s[K.ROWS_AT] + s[tx + Tx.ROW] * Row.SIZE + Row.READS] == 0
+    return s[tx + Tx.ROW] < 0 or s[s[K.ROWS_AT] + s[tx + Tx.ROW] * Row.SIZE + Row.READS] == 0
 
 
 @compiled

@@ -5,7 +5,8 @@ Nothing here takes time: `fill` moves data at once, before a run; the module `co
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import Bl, Block, Fault, Gr, K, M, N, Pl, State, compiled
+from hwsim.devices.storage.state import Fault, K, M, N, State, compiled
+from hwsim.devices.storage.things import Bl, Block, Gr, Pl
 
 GREEDY, CHOICES, COST_BENEFIT, FIFO = 0, 1, 2, 3
 USER, COLLECTED = Gr.USER_BLOCK.value, Gr.GC_BLOCK.value
@@ -210,16 +211,24 @@ def pick_victim(s: State, group: int) -> int:
 
 @compiled
 def _best_of_some(s: State, group: int) -> int:
-    """The block with the least valid data of some drawn at random, 0 where too few of the group can be collected."""
-    best, found = 0, 0
-    for _ in range(8 * s[K.BLOCKS]):
-        block = s[group + Gr.BLOCK] + draw(s) % s[K.BLOCKS] * Bl.SIZE
-        if collectable(s, block):
-            if best == 0 or s[block + Bl.VALID] < s[best + Bl.VALID]:
-                best = block
-            found += 1
-            if found == s[K.GC_CHOICES]:
-                break
+    """The block with the least valid data of some different ones drawn at random, 0 where none can be collected.
+
+    Free blocks are drawn as well, which leaves fewer to choose from (so in MQSim).
+    """
+    best, drawn = 0, 0
+    number, blocks = 0, s[K.BLOCKS]
+    for _ in range(blocks):
+        # Selection sampling (Knuth 3.4.2, algorithm S): each block is drawn with the chance that makes them enough.
+        block = s[group + Gr.BLOCK] + number * Bl.SIZE
+        state = s[block + Bl.STATE]
+        number += 1
+        if (blocks - number + 1) * (draw(s) / 2147483648.0) >= s[K.GC_CHOICES] - drawn:
+            continue
+        drawn += 1
+        if collectable(s, block) and (best == 0 or s[block + Bl.VALID] < s[best + Bl.VALID]):
+            best = block
+        if state == Block.OPEN or state == Block.VICTIM:
+            drawn -= 1
     return best
 
 

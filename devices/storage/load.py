@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from hwsim.devices.storage.state import SECTOR, STREAM_SIZE, Ints, Op
+from hwsim.devices.storage.drive import Drive
+from hwsim.devices.storage.state import SECTOR, STREAM_SIZE, Ints
+from hwsim.devices.storage.things import Op
 from hwsim.errors import InputError, Problem
 
 Pattern: TypeAlias = Literal["read", "write", "randread", "randwrite", "rw", "readwrite", "randrw", "trim", "randtrim"]
@@ -57,10 +59,10 @@ class Load:
             return self.rwmixread / 100
         return 1.0 if self.rw in ("read", "randread") else 0.0
 
-    @property
-    def prepared(self) -> Precondition:
-        """How the drive is prepared: fio lays out what will be read."""
-        return self.precondition or ("layout" if self.reads > 0 else "none")
+    def prepared(self, drive: Drive) -> Precondition:
+        """How the drive is prepared: fio lays out what will be read, unless the drive reads what was never written."""
+        laid_out = self.reads > 0 and not drive.mechanics.unwritten_reads
+        return self.precondition or ("layout" if laid_out else "none")
 
     def check(self) -> None:
         """Raise `InputError` for what makes no sense, all at once."""

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from hwsim.devices.storage.analytic import Answer
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.simulate import Outcome, latencies
-from hwsim.devices.storage.state import TICKS, Ch, Ints, K, Log, N, Op
+from hwsim.devices.storage.state import TICKS, Ints, K, N
+from hwsim.devices.storage.things import Ch, Log, Op
 
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99)
 
 
-def report(outcome: Outcome, load: Load, answer: Answer, window: tuple[float, float]) -> dict[str, Any]:
+def report(outcome: Outcome, load: Load, answer: Answer | None) -> dict[str, Any]:
     """All figures of a run; nanoseconds where fio has them, else SI units."""
     log = outcome.log
-    first, last = (int(len(log) * part) for part in window)
+    first, last = (int(len(log) * part) for part in outcome.window)
     steady = log[first:last] if last > first else log
     before = log[first - 1, Log.DONE] if 0 < first < last else 0
     seconds = max(1, int(steady[-1, Log.DONE] - before)) / TICKS
@@ -32,20 +33,20 @@ def report(outcome: Outcome, load: Load, answer: Answer, window: tuple[float, fl
         "iodepth": load.iodepth,
         "numjobs": load.numjobs,
         "number_ios": len(log),
-        "precondition": load.prepared,
+        "precondition": load.prepared(outcome.drive),
         "simulated_blocks": outcome.scale,
         "runtime_s": outcome.seconds,
         "iops": iops,
         "bw_bytes": float(steady[:, Log.BYTES].sum()) / seconds,
         "lat_mean_s": mean,
-        "window": list(window),
+        "window": list(outcome.window),
         "jobs": [{"jobname": load.rw, **{op.name.lower(): side(steady, op, seconds) for op in Op}}],
         "errors": int((log[:, Log.OP] >> 8 > 0).sum()),
         "flash": flash(outcome),
         "endurance": endurance(outcome),
         "energy": energy(outcome),
         "utilisation": outcome.utilisation(),
-        "analytic": analytic(answer, iops),
+        "analytic": analytic(answer, iops) if answer else None,
     }
 
 
@@ -90,6 +91,7 @@ def flash(outcome: Outcome) -> dict[str, Any]:
     unit = outcome.drive.ftl.mapping_unit
     return {
         "write_amplification": programmed / written if written else None,
+        "write_amplification_steady": _steady(outcome),
         "host_write_bytes": written * unit,
         "collected_bytes": count(N.GC_SLOTS) * unit,
         "padded_bytes": count(N.PADDED_SLOTS) * unit,
@@ -113,6 +115,14 @@ def flash(outcome: Outcome) -> dict[str, Any]:
         "suspensions": count(N.SUSPENSIONS),
         "cache_hits": count(N.BUFFER_HITS),
     }
+
+
+def _steady(outcome: Outcome) -> float | None:
+    """Write amplification within the window of the rates."""
+    counts = outcome.steady
+    written = counts[N.HOST_SLOTS - N.READS] + counts[N.REWRITTEN - N.READS]
+    programmed = sum(int(counts[name - N.READS]) for name in (N.HOST_SLOTS, N.GC_SLOTS, N.PADDED_SLOTS))
+    return float(programmed / written) if written else None
 
 
 def endurance(outcome: Outcome) -> dict[str, float | None]:

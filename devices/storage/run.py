@@ -9,46 +9,24 @@ from hwsim.devices.storage.ftl import plane_of
 from hwsim.devices.storage.host import (
     COMMAND_BYTES,
     POINTER,
-    admit_waiting,
-    complete,
-    delay,
     done,
-    firmware,
+    free_at,
     link_ticks,
     part_done,
-    ready,
     send_next,
-    write,
 )
-from hwsim.devices.storage.state import (
-    SOURCE_BITS,
-    STREAM_SIZE,
-    Bl,
-    Ch,
-    Fault,
-    K,
-    Kind,
-    Lun,
-    M,
-    N,
-    Pl,
-    Row,
-    Rq,
-    Server,
-    Source,
-    Stage,
-    State,
-    Sv,
-    Tx,
-    compiled,
-)
+from hwsim.devices.storage.mapping import learn, translated
+from hwsim.devices.storage.reads import read
+from hwsim.devices.storage.state import SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled
+from hwsim.devices.storage.things import Bl, Ch, Kind, Lun, Op, Pl, Row, Rq, Server, Source, Stage, Sv, Tx
+from hwsim.devices.storage.writes import admit_waiting, trim, write
 
 
 @compiled
 def run(s: State) -> None:
-    """Serve the stream to its end, or until nothing can go on (M.FAULT says why)."""
+    """Serve the stream until M.STOP requests are done, or until nothing can go on (M.FAULT says why)."""
     feed(s, s[M.NOW])
-    while s[M.HEAP] and s[M.DONE] < s[M.STREAM] and not s[M.FAULT]:
+    while s[M.HEAP] and s[M.DONE] < s[M.STOP] and not s[M.FAULT]:
         key = next_event(s)
         time, source = key >> SOURCE_BITS, key & ((1 << SOURCE_BITS) - 1)
         s[M.NOW] = time
@@ -61,7 +39,7 @@ def run(s: State) -> None:
             item = leave(s, source)
             step(s, item & 255, item >> 8, time)
         kick_all(s, time)
-    if not s[M.FAULT] and s[M.DONE] < s[M.STREAM]:
+    if not s[M.FAULT] and s[M.DONE] < s[M.STOP]:
         s[M.FAULT] = Fault.STALLED.value
 
 
@@ -101,13 +79,77 @@ def step(s: State, stage: int, request: int, time: int) -> None:
         nbytes = s[request + Rq.BYTES]
         serve(s, Server.DOWN.value, time, link_ticks(s, nbytes), Stage.DATA.value, request)
     elif stage == Stage.DATA:
-        write(s, request, time)
+        s[request + Rq.CURSOR] = s[request + Rq.OFFSET]
+        begin(s, request, time)
     elif stage == Stage.BUFFERED:
-        complete(s, request, time)
-    elif stage == Stage.FROM_BUFFER:
         part_done(s, request, time)
     else:
         feed(s, time)
+
+
+@compiled
+def firmware(s: State, request: int, time: int) -> None:
+    """The command has arrived: the core that is free first takes it."""
+    reading = s[request + Rq.OP] == Op.READ
+    ticks = s[K.FIRMWARE_READ] if reading else s[K.FIRMWARE_WRITE]
+    if ticks == 0:
+        delay(s, request, time)
+        return
+    best = Server.CORE.value
+    for core in range(Server.CORE.value, Server.CORE.value + s[K.CORES]):
+        if free_at(s, core) < free_at(s, best):
+            best = core
+    serve(s, best, time, ticks, Stage.FIRMWARE.value, request)
+
+
+@compiled
+def delay(s: State, request: int, time: int) -> None:
+    """What a command waits that occupies nothing."""
+    reading = s[request + Rq.OP] == Op.READ
+    ticks = s[K.DELAY_READ] if reading else s[K.DELAY_WRITE]
+    if ticks == 0:
+        ready(s, request, time)
+    elif reading:
+        enter(s, Server.READ_DELAY.value, time + ticks, Stage.READY.value, request)
+    else:
+        enter(s, Server.WRITE_DELAY.value, time + ticks, Stage.READY.value, request)
+
+
+@compiled
+def ready(s: State, request: int, time: int) -> None:
+    """The drive turns to the request."""
+    if s[request + Rq.OP] == Op.TRIM:
+        trim(s, request, time)
+    elif s[request + Rq.OP] == Op.READ:
+        s[request + Rq.CURSOR] = s[request + Rq.OFFSET]
+        begin(s, request, time)
+    else:
+        serve(s, Server.UP.value, time, link_ticks(s, POINTER), Stage.ASKED.value, request)
+
+
+@compiled
+def begin(s: State, request: int, time: int) -> None:
+    """Begin a read, or a write whose data are there, once it is known where its units lie."""
+    if s[K.MAP_ENTRIES] and not translated(s, request):
+        return
+    if s[request + Rq.OP] == Op.READ:
+        read(s, request, time)
+    else:
+        write(s, request, time)
+
+
+@compiled
+def map_read(s: State, tx: int, time: int) -> None:
+    """A page of the table is read: those that wait for it go on."""
+    page = s[tx + Tx.SLOT]
+    request = s[s[K.MAP_WAIT_AT] + page]
+    s[s[K.MAP_WAIT_AT] + page] = 0
+    while request:
+        after = s[request + Rq.NEXT]
+        s[request + Rq.NEXT] = 0
+        learn(s, request, page)
+        begin(s, request, time)
+        request = after
 
 
 @compiled
@@ -137,6 +179,8 @@ def page_out(s: State, tx: int, time: int) -> None:
         row = s[tx + Tx.ROW]
         s[s[K.ROWS_AT] + row * Row.SIZE + Row.READS] -= 1
         s[M.KICKS] |= s[s[s[plane_of(s, row * s[K.ROW_SLOTS]) + Pl.LUN] + Lun.CHANNEL] + Ch.BIT]
+    elif source == Source.MAP:
+        map_read(s, tx, time)
     else:
         page_moved(s, tx)
     free_tx(s, tx)
@@ -171,7 +215,7 @@ def array_written(s: State, tx: int, time: int) -> None:
     """A program or an erase has ended."""
     if s[tx + Tx.KIND] == Kind.ERASE:
         erased(s, tx)
-    else:
+    elif s[tx + Tx.SOURCE] != Source.MAP:
         row_programmed(s, tx)
         finish_program(s, tx, time)
     free_tx(s, tx)

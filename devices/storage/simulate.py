@@ -9,28 +9,34 @@ import numpy as np
 from hwsim.devices.storage.build import Span, build
 from hwsim.devices.storage.drive import Drive
 from hwsim.devices.storage.ftl import close_rows, fill
-from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.load import Load, Precondition
 from hwsim.devices.storage.run import run
-from hwsim.devices.storage.state import TICKS, Ch, Fault, Ints, K, Log, M, N, Op, Pl, Server, Sv, words
+from hwsim.devices.storage.state import TICKS, Fault, Ints, K, M, N, words
+from hwsim.devices.storage.things import Ch, Log, Op, Pl, Server, Sv
+from hwsim.devices.storage.trace import Trace
 from hwsim.errors import CheckFailed, InputError
 
 MOST_SLOTS = 2**26
 """Physical mapping units of a drive that is simulated with all its blocks; a fill gets by with `FILLED_SLOTS`."""
 FILLED_SLOTS = 2**23
 LEAST_BLOCKS = 32
+WINDOW = (0.2, 0.9)
+"""The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
 STEADY_PASSES = 3
 """How often the drive is overwritten at random until its write amplification is steady."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished run. ``state`` holds everything; times are seconds."""
+    """A finished run. ``state`` holds everything, ``steady`` the counts within the window; times are seconds."""
 
     drive: Drive
     state: Ints
     span: Span
     scale: float
     seconds: float
+    steady: Ints
+    window: tuple[float, float]
 
     @property
     def log(self) -> Ints:
@@ -66,21 +72,34 @@ class Outcome:
         }
 
 
-def simulate(drive: Drive, load: Load) -> Outcome:
-    """Run ``load`` on ``drive``."""
+def simulate(drive: Drive, load: Load, trace: Trace | None = None) -> Outcome:
+    """Run ``load`` on ``drive``; with a ``trace``, its requests at its times, as many in flight as the load allows."""
     load.check()
     span, size, scale = spanned(drive, load)
     depth = min(load.iodepth, drive.nvme.queue_depth) * load.numjobs
-    state = build(drive, load.stream(size), span, min(depth, load.count), seed=load.seed)
-    prepare(state, load, size)
-    return finish(drive, state, span, scale)
+    stream = load.stream(size) if trace is None else _folded(trace.stream, span)
+    state = build(drive, stream, span, min(depth, len(stream)), traced=trace is not None, seed=load.seed)
+    prepare(state, load.prepared(drive), size)
+    window = WINDOW if trace is None else (0.0, 1.0)
+    first, last = (int(len(stream) * part) for part in window)
+    marks = [_run_to(drive, state, stop) for stop in (first, last, len(stream))]
+    return Outcome(drive, state, span, scale, float(state[M.NOW]) / TICKS, marks[1] - marks[0], window)
 
 
-def finish(drive: Drive, state: Ints, span: Span, scale: float) -> Outcome:
-    """Run a state to its end; `CheckFailed` says why it cannot."""
+def _run_to(drive: Drive, state: Ints, stop: int) -> Ints:
+    """Run until so many requests are done; returns the counts so far. `CheckFailed` says why a run cannot go on."""
+    state[M.STOP] = stop
     run(words(state))
     explain(drive, state)
-    return Outcome(drive, state, span, scale, float(state[M.NOW]) / TICKS)
+    return state[N.READS : len(N) + N.READS].copy()
+
+
+def _folded(stream: Ints, span: Span) -> Ints:
+    """A trace's requests put back into the drive where they reach beyond it."""
+    found = stream.copy()
+    found[:, 2] = np.minimum(found[:, 2], span.nbytes)
+    found[:, 1] %= np.maximum(1, span.nbytes - found[:, 2] + 1) // 512 * 512 + 512 * (found[:, 2] == span.nbytes)
+    return found
 
 
 def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
@@ -95,29 +114,30 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     if load.bs > size:
         raise InputError(f"--bs {load.bs} is larger than what drive '{drive.name}' holds: {size} bytes")
     partial = load.bs % unit != 0
-    mapped = load.reads < 1 or load.prepared in ("fill", "steady") or drive.mechanics.unwritten_reads
+    prepared = load.prepared(drive)
+    mapped = load.reads < 1 or prepared in ("fill", "steady") or drive.mechanics.unwritten_reads
     if not mapped:
         return Span(size, drive.nand.blocks, False, partial), size, 1.0
     slots = drive.nand.capacity / unit
-    most = FILLED_SLOTS if load.prepared in ("fill", "steady") else MOST_SLOTS
+    most = FILLED_SLOTS if prepared in ("fill", "steady") else MOST_SLOTS
     blocks = drive.nand.blocks
     if slots > most:
         blocks = max(LEAST_BLOCKS, int(blocks * most / slots))
     scale = min(1.0, blocks / drive.nand.blocks)
     blocks = round(drive.nand.blocks * scale)
     held = int(capacity * scale) // unit * unit
-    whole = load.prepared in ("fill", "steady")
+    whole = prepared in ("fill", "steady")
     size = max(load.bs, int(size * scale) // load.bs * load.bs) if whole else min(size, held)
     return Span(held if whole else size, blocks, True, partial), size, scale
 
 
-def prepare(state: Ints, load: Load, size: int) -> None:
+def prepare(state: Ints, prepared: Precondition, size: int) -> None:
     """Put the drive into the state that the load finds, in no time, and begin to count."""
-    if not state[K.MAPPED] or load.prepared == "none":
+    if not state[K.MAPPED] or prepared == "none":
         return
     units = -(-size // int(state[K.SLOT_BYTES]))
-    fill(words(state), 0, int(state[K.LPNS]) if load.prepared in ("fill", "steady") else units, False)
-    if load.prepared == "steady":
+    fill(words(state), 0, int(state[K.LPNS]) if prepared in ("fill", "steady") else units, False)
+    if prepared == "steady":
         fill(words(state), 0, STEADY_PASSES * int(state[K.LPNS]), True)
     close_rows(words(state))
     if state[K.PARTIAL]:

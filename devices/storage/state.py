@@ -99,9 +99,9 @@ class K(IntEnum):
     SUSPEND = 51  # 1 programs, 2 erases, 3 both give way to reads
     SUSPEND_TICKS = 52
     SUSPEND_LEAST = 53  # remaining ticks below which an operation is not worth suspending
-    MAP_LINES = 54  # lines of the mapping cache, 0 where the whole table is in memory
-    MAP_COVER = 55  # mapping units of a line
-    MAP_BYTES = 56  # read for a missing line
+    MAP_ENTRIES = 54  # of the mapping cache, 0 where the whole table is in memory
+    MAP_LINE = 55  # mapping units of an entry
+    MAP_COVER = 56  # mapping units of a page of the table
     TRACED = 57  # requests come at times of their own
     COPY_WHOLE = 58  # collection moves whole pages
     CHANNEL_SOURCE = 59
@@ -122,7 +122,7 @@ class K(IntEnum):
     HEAP_AT = 74
     TX_AT = 75
     REQUEST_AT = 76
-    MAP_LINE_AT = 77
+    ENTRIES_AT = 77
     MAP_INDEX_AT = 78
     STREAM_AT = 79
     LOG_AT = 80
@@ -130,6 +130,13 @@ class K(IntEnum):
     SECTORS_AT = 82
     L2P_AT = 83
     P2L_AT = 84
+    MAP_WAIT_AT = 85
+    KEPT_AT = 86
+    KEPT_INDEX_AT = 87
+    SEEN_AT = 88
+    MAP_BYTES = 89  # read of a page of the table
+    MAP_IDLE = 90  # writes of the table are never served
+    KEEP = 91  # what is written again within so many ticks stays in the write cache, 0 for never
 
 
 class M(IntEnum):
@@ -152,10 +159,12 @@ class M(IntEnum):
     EVENTS = 114
     CLOCK = 115  # slots given out, as an age of blocks
     STREAM = 116  # its length
-    MAP_HEAD = 117
-    MAP_TAIL = 118
-    MAP_USED = 119
-    KICKS = 120  # bits of channels that may have work to begin
+    MAP_LIST = 117  # see `Lru`
+    KICKS = 121  # bits of channels that may have work to begin
+    KEPT_LIST = 122  # see `Lru`
+    EPOCH = 126
+    EPOCH_ENDS = 127
+    STOP = 128  # requests done at which a run pauses
 
 
 class N(IntEnum):
@@ -191,6 +200,10 @@ class N(IntEnum):
 
 FIXED = 160
 """Where the tables begin."""
+STREAM_SIZE = 4
+"""Words of a request to come: op, offset, bytes, arrival."""
+TYPES, MOST_PLANES = 8, 64
+"""Places per kind in the tables of array and command times."""
 
 
 class Fault(IntEnum):
@@ -201,230 +214,3 @@ class Fault(IntEnum):
     WORN = 2
     STALLED = 3
     POOL = 4
-
-
-class Tx(IntEnum):
-    """A transaction: what one plane, or the ganged planes of a row, is asked to do."""
-
-    NEXT = 0
-    MATE = 1  # further ones of the same command
-    KIND = 2
-    SOURCE = 3
-    REQUEST = 4
-    LUN = 5
-    PLANE = 6
-    SPAN = 7  # planes
-    PAGE = 8
-    SLOT = 9
-    COUNT = 10
-    BYTES = 11
-    BLOCK = 12  # the victim that it serves
-    ROW = 13  # the row that is programmed, or whose program waits for this
-    FAILED = 14
-    SIZE = 15
-
-
-class Kind(IntEnum):
-    """What a command does."""
-
-    READ = 0
-    PROGRAM = 1
-    ERASE = 2
-
-
-class Source(IntEnum):
-    """Whom a command serves."""
-
-    USER = 0
-    COLLECTION = 1
-    MAP = 2
-    UPDATE = 3  # the rest of a page that is written in part
-
-
-class Queue(IntEnum):
-    """The queues of a LUN."""
-
-    MAP_READ = 0
-    GC_READ = 1
-    GC_WRITE = 2
-    GC_ERASE = 3
-    USER_READ = 4
-    USER_WRITE = 5
-
-
-class Rq(IntEnum):
-    """A request in flight."""
-
-    NEXT = 0
-    OP = 1
-    OFFSET = 2
-    BYTES = 3
-    LEFT = 4
-    CURSOR = 5
-    ARRIVED = 6
-    SENT = 7
-    ERROR = 8
-    SIZE = 9
-
-
-class Op(IntEnum):
-    """What the host asks for."""
-
-    READ = 0
-    WRITE = 1
-    TRIM = 2
-
-
-class Lun(IntEnum):
-    """A die, or a chip."""
-
-    PENDING = 0
-    EXCLUSIVE = 1  # 0, or the command that holds all planes: 1 program, 2 erase
-    READING = 2
-    OUT = 3  # pages read and not yet sent
-    COLLECTING = 4
-    LEAD = 5  # the plane whose event ends the exclusive command
-    SUSPENDED = 6
-    REMAINING = 7
-    ENDS = 8
-    TX = 9  # the exclusive command
-    CHANNEL = 10
-    HEADS = 11  # first of each queue
-    TAILS = 17
-    SIZE = 23
-
-
-class Ch(IntEnum):
-    """A channel."""
-
-    BUSY = 0  # 0, or 1 a command, 2 data leaving
-    TX = 1
-    TURN = 2
-    TICKS = 3
-    BYTES = 4
-    WAITING = 5
-    PENDING = 6
-    SOURCE = 7
-    LUN = 8  # the first
-    LEAVING = 9  # first of each queue of pages to leave: hosts', collected, of the map
-    LAST = 12
-    BIT = 15
-    SIZE = 16
-
-
-class Pl(IntEnum):
-    """A plane."""
-
-    BUSY = 0
-    TX = 1
-    OUT = 2
-    TICKS = 3
-    DUE = 4
-    LUN = 5
-    DIE = 6
-    BIT = 7  # within its LUN
-    SOURCE = 8
-    SIZE = 9
-
-
-class Bl(IntEnum):
-    """A block of a group."""
-
-    STATE = 0
-    VALID = 1
-    ERASES = 2
-    PENDING = 3  # rows not yet programmed
-    MOVES = 4
-    CURSOR = 5
-    CLOSED = 6  # when it was filled
-    GROUP = 7
-    SLOT = 8  # the first
-    SIZE = 9
-
-
-class Block(IntEnum):
-    """The state of a block."""
-
-    FREE = 0
-    OPEN = 1
-    FULL = 2
-    VICTIM = 3
-    RETIRED = 4
-
-
-class Gr(IntEnum):
-    """A group."""
-
-    FREE = 0
-    VICTIMS = 1
-    USER_BLOCK = 2
-    USER_USED = 3
-    GC_BLOCK = 4
-    GC_USED = 5
-    ROW_BYTES = 6  # of the host's open row
-    PLANE = 7  # the first
-    BLOCK = 8  # the first
-    SIZE = 9
-
-
-class Row(IntEnum):
-    """A row."""
-
-    BUFFERED = 0
-    READS = 1  # that its program waits for
-    SIZE = 2
-
-
-class Sv(IntEnum):
-    """A server: it serves in order of arrival, so its next end is all that needs a place in the heap."""
-
-    FREE_AT = 0
-    HEAD = 1
-    COUNT = 2
-    TICKS = 3
-    SIZE = 4
-
-
-class Server(IntEnum):
-    """Which server."""
-
-    HOST = 0
-    UP = 1
-    DOWN = 2
-    DRAM = 3
-    READ_DELAY = 4
-    WRITE_DELAY = 5
-    CORE = 6  # and the other cores after it
-
-
-class Stage(IntEnum):
-    """Where a request is."""
-
-    ARRIVE = 0
-    DOORBELL = 1
-    FETCH = 2
-    COMMAND = 3
-    FIRMWARE = 4
-    READY = 5
-    ASKED = 6
-    DATA = 7
-    BUFFERED = 8
-    FROM_BUFFER = 9
-    DONE = 10
-
-
-class Log(IntEnum):
-    """What is noted of a request that is done."""
-
-    OP = 0  # and above its 8 bits, whether it failed
-    ARRIVED = 1
-    SENT = 2
-    DONE = 3
-    BYTES = 4
-    SIZE = 5
-
-
-STREAM_SIZE = 4
-"""Words of a request to come: op, offset, bytes, arrival."""
-TYPES, MOST_PLANES = 8, 64
-"""Places per kind in the tables of array and command times."""

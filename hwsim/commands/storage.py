@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -81,6 +82,9 @@ def bench(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the card: nand.channels=16.")
     ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="TRACE.csv", help="Requests of a trace (MSR Cambridge) at their times.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of addresses and chances.")] = 1,
     json: options.Json = False,
 ) -> None:
@@ -102,7 +106,7 @@ def bench(
         "precondition": precondition,
         "seed": seed,
     }
-    found = run(card, question, settings, write_cache)
+    found = run(card, question, settings, write_cache, replay)
     if json:
         print_json(found)
     else:
@@ -112,7 +116,8 @@ def bench(
 def _print(found: Mapping[str, Any]) -> None:
     """The answer as fio prints it, then what only a simulation knows."""
     depth = f"iodepth={found['iodepth']}, numjobs={found['numjobs']}"
-    print(f"{found['drive']}: rw={found['rw']}, bs={found['bs']}B, {depth}, {found['number_ios']} requests")
+    size = f"bs={found['bs']}B, " if found["bs"] else ""
+    print(f"{found['drive']}: rw={found['rw']}, {size}{depth}, {found['number_ios']} requests")
     job = found["jobs"][0]
     for name in ("read", "write", "trim"):
         if job[name]["total_ios"]:
@@ -159,6 +164,8 @@ def _facts(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"errors: {found['errors']} requests met an uncorrectable page")
     if found["simulated_blocks"] < 1:
         lines.append(f"simulated with {found['simulated_blocks']:.1%} of the drive's blocks")
+    if formulas is None:
+        return [*lines, f"measured in the trace: lat={format_seconds(found['measured_lat_mean_s'])}"]
     rate = f"IOPS={_short(formulas['iops'])} ({formulas['difference']:+.1%})"
     lines.append(f"by formulas: {rate}, lat={format_seconds(formulas['lat_mean_s'])}, bound by {formulas['bound']}")
     return lines
