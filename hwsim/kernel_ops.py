@@ -154,6 +154,16 @@ def _elementwise(sketch: Sketch) -> None:
     sketch.emit(Kind.ELEMENTWISE, inputs, (sketch.put("y", Role.OUTPUT, numel),), function=function, numel=numel)
 
 
+@spec_op("quantize_rows", ROWS)
+def _quantize_rows(sketch: Sketch) -> None:
+    """Activations to fp8 with a scale for each row, as products of it take them."""
+    rows, cols = sketch.sizes("rows", "cols")
+    x = sketch.put("x", Role.INPUT, rows, cols)
+    y, scales = sketch.put("y", Role.OUTPUT, rows, cols, fmt="fp8"), sketch.put("scales", Role.OUTPUT, rows, fmt="fp32")
+    numel = rows * cols
+    sketch.emit(Kind.ELEMENTWISE, (x,), (y, scales), function="quantize", numel=numel, rows=rows, cols=cols)
+
+
 @spec_op("embedding", {"vocab": SIZE, "dim": SIZE, "tokens": SIZE, "dtype": DTYPE})
 def _embedding(sketch: Sketch) -> None:
     vocab, dim, tokens = sketch.sizes("vocab", "dim", "tokens")

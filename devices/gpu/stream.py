@@ -28,6 +28,9 @@ LONE_ISSUE = 2.0  # cycles an instruction of a warp that is alone with its sched
 # Copies by the driver: bytes that whole vectors need, instructions a byte otherwise, and where it splits a lone copy.
 COPY_BLOCK, COPY_ALIGNMENT, BYTE_COPY, SPLIT_COPY_BYTES = 4096, 1024, 22.0, 2**20
 COPY_WORD, COPY_TAIL = 4, 400.0  # what is no whole word goes byte by byte at the end, cycles
+# vllm/csrc/quantization/w8a8/fp8/common.cu, dynamic_per_token_scaled_fp8_quant: a block per row, which goes over it for
+# the maximum and again to scale it; instructions of a warp, then for every four elements of its threads.
+ROW_THREADS, ROW_SETUP, ROW_STEP, ROW_CYCLES = 512, 210.0, 245.0, 1500.0
 # A lone sector of 32 bytes crosses from the cache with a header of its own; neighbouring columns find it in a unit's
 # first cache where fewer rows than about these lie between them.
 SECTOR, LONE_SECTOR, NEAR_ROWS = 32.0, 44.0, 38.0
@@ -38,7 +41,24 @@ def shape(kernel: Kernel) -> Blocks:
     if kernel.kind is Kind.COPY and "fused" not in kernel.attrs:
         strided = any(flow.pattern is Pattern.STRIDED for flow in kernel.flows) and kernel.size("rows", LANES) > 1
         return transposed(kernel) if strided else copied(kernel)
+    if kernel.attrs.get("function") == "quantize" and kernel.size("rows"):
+        return quantized(kernel.size("rows"), kernel.size("cols", 1), kernel.read_bytes)
     return elementwise(kernel)
+
+
+def quantized(rows: int, cols: int, nbytes: float) -> Blocks:
+    """A block per row with a scale of its own."""
+    instructions = ROW_THREADS / LANES * (ROW_SETUP + ROW_STEP * ceil(cols / (4 * ROW_THREADS)))
+    return grid(
+        rows,
+        ROW_THREADS,
+        instructions=instructions,
+        source_waits=1.0,
+        cache_waits=2.0,
+        cycles=ROW_CYCLES,
+        again=nbytes,
+        held=nbytes / rows,
+    )
 
 
 def elements_of(kernel: Kernel) -> float:

@@ -43,6 +43,13 @@ def test_what_is_left_over_goes_element_by_element():
     assert blocks(op="add", numel=2048, dtype="bf16").cycles == 8 * 14
 
 
+def test_rows_with_scales_of_their_own_take_a_block_each_that_steps_over_2048_elements():
+    one, two = (blocks(op="quantize_rows", rows=100, cols=cols, dtype="bf16") for cols in (2048, 2049))
+    assert (one.blocks, one.threads) == (100, 512)
+    assert two.instructions - one.instructions == 16 * 245
+    assert two.again == 100 * 2049 * 2  # read for the maximum, then to be scaled
+
+
 def test_a_large_stream_takes_the_bandwidth_of_main_memory():
     cold = H200.timed(None)
     moved = 3 * 2 * 2**28
