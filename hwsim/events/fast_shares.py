@@ -89,6 +89,8 @@ def fill(n: Ints, x: Floats, count: int) -> None:
         level += step
         for resource in range(n[RESOURCES]):
             x[free + resource] -= step * x[load + resource]
+            if x[free + resource] <= FULL:
+                x[free + resource] = 0.0
         count = still_rising(n, x, count, level)
 
 
@@ -102,7 +104,7 @@ def still_rising(n: Ints, x: Floats, count: int, level: float) -> int:
         task, rate = task_row(n, number), x[cost_row(n, number) + RATE]
         full = -1
         for use in range(n[task + USE], n[task + USE_END]):
-            if full < 0 and x[n[AT_FREE] + n[n[AT_USE] + use]] <= FULL:
+            if full < 0 and x[n[AT_FREE] + n[n[AT_USE] + use]] == 0.0:
                 full = n[n[AT_USE] + use]
         if level >= rate * (1.0 - FULL):
             continue

@@ -39,9 +39,11 @@ def _fill(rising: list[int], tasks: Sequence[Task], left: list[float], speed: li
         level += step
         for resource in load:
             left[resource] -= step * load[resource]
+            if left[resource] <= FULL:
+                left[resource] = 0.0
         stays = []
         for number in rising:
-            full = next((resource for resource, _ in tasks[number].uses if left[resource] <= FULL), -1)
+            full = next((resource for resource, _ in tasks[number].uses if not left[resource]), -1)
             if level >= tasks[number].rate * (1 - FULL):
                 speed[number] = 1.0
             elif full >= 0:
