@@ -98,7 +98,7 @@ class Gpu:
         costs: list[Cost | None] = [None] * len(kernels)
         stalled = np.empty(len(kernels))
         for batch in self.batches(kernels):
-            times = self.times(batch, limited=False)
+            times = self.times(batch, limited=False, passed=True)
             stalled[list(batch.places)] = times.stalled
             for place, cost in zip(batch.places, times.costs(), strict=True):
                 costs[place] = cost
@@ -162,11 +162,11 @@ class Gpu:
             [self._outside.of(kernel) for kernel in kernels],
         )
 
-    def times(self, batch: Batch, limited: bool = True, given: Array | None = None) -> Times:
+    def times(self, batch: Batch, limited: bool = True, given: Array | None = None, passed: bool = False) -> Times:
         """Time (or those ``given``) and energy of a batch with the constants of this GPU, each kernel ``limited`` by
         power by itself."""
         chip = self.chip
-        load = batch.columns.load(chip, self.replay)
+        load = batch.columns.load(chip, self.replay, passed)
         if self.state is State.SINGLE:
             load = load._replace(evicted=chip.evicted(load.main_read))
         timing = batch.family.timing(batch.shape, load, chip)

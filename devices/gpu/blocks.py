@@ -91,8 +91,7 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     slots = chip.units * resident
     pieces = np.clip(np.ceil(slots / x.blocks), 1.0, x.cut)
     blocks = x.blocks * pieces
-    away = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
-    source = chip.cache.latency + away * (chip.main.latency - chip.cache.latency)
+    source = chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency)
     life = x.source_waits / pieces * source + x.cache_waits * chip.cache.latency + x.cycles / pieces / chip.clock
     waves = np.ceil(blocks / slots)
     each = x.setup + x.instructions / pieces

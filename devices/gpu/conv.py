@@ -229,7 +229,7 @@ def walked(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array, Array,
     loads = (ROWS + COLUMNS) * DEPTH * element
     gathering = lane * chip["conv_share"] * np.where(min(UNIT_CHANNELS) == DEPTH, HALF_LINE, 1.0)
     step = np.maximum(products, loads / gathering * slow)
-    source = chip.cache.latency + away(load)[:, None] * (chip.main.latency - chip.cache.latency)
+    source = np.asarray(chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency))[:, None]
     store = waves * (ROWS * COLUMNS * element / (lane * chip["store_share"]) + TILE_ANSWERS * source)
     sums = chip["slice_latency"] + 2 * PARTIAL_BYTES * CUT * b * m * n / chip.cache_bandwidth
     walk = waves * steps * step + store + np.where(CUT > 1, sums, 0.0)
@@ -246,15 +246,10 @@ def _lane_cost() -> Array:
     return np.asarray(cost / cost.min())
 
 
-def away(load: Load) -> Array:
-    """The share of operands that main memory serves."""
-    return np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
-
-
 def copied(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array]:
     """Seconds of copies to another layout, and the bytes that main memory serves for them."""
-    served = away(load)
-    source = chip.cache.latency + served * (chip.main.latency - chip.cache.latency)
+    served = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
+    source = chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency)
     lost = 2 * x.copied * np.maximum(served, chip.missing(2 * x.copied))
     moving = np.maximum(2 * x.copied / chip.cache_bandwidth, lost / chip.main_bandwidth)
     return x.copies * 2 * source + moving / COPY_SHARE, lost

@@ -29,8 +29,8 @@ class Columns(NamedTuple):
     """What kernels ask for, whatever the cache holds: arithmetic as in `Load`, then bytes.
 
     ``read`` and ``write`` go through the cache. Main memory is asked for ``weights`` and for other operands to
-    read (``main_read``) and to write (``main_write``), in whole grains; ``weight_bytes`` and ``other_bytes`` of it are
-    distinct.
+    read (``main_read``) and to write (``main_write``), in whole grains, some of them activations (``passed_read``,
+    ``passed_write``); ``weight_bytes`` and ``other_bytes`` of it are distinct.
     """
 
     matmul: Array
@@ -49,15 +49,27 @@ class Columns(NamedTuple):
     main_write: Array
     weight_bytes: Array
     other_bytes: Array
+    passed_read: Array
+    passed_write: Array
 
-    def load(self, chip: Chip, replay: Replay | None) -> Load:
-        """The load with an empty cache, or as kernels find it that are replayed."""
+    def load(self, chip: Chip, replay: Replay | None, passed: bool = False) -> Load:
+        """The load with an empty cache, or as kernels find it that are replayed, or to which others have ``passed``
+        their activations: those come from the cache, and leave in it, as far as it holds a kernel's operands."""
         lost = kept = np.ones_like(self.read)
+        if passed:
+            held = 1.0 - chip.missing(self.weight_bytes + self.other_bytes)
+            main_read, main_write = self.main_read - held * self.passed_read, self.main_write - held * self.passed_write
+            return Load(*self[:11], self.weights + main_read, main_write, far=self._far(self.weights + self.main_read))
         if replay is not None:
             weights = replay.copies * self.weight_bytes
             others = self.other_bytes * (replay.copies if replay.all_operands else 1)
             lost, kept = chip.missing(weights + others), chip.missing(self.weight_bytes + others)
-        return Load(*self[:11], lost * self.weights + kept * self.main_read, kept * self.main_write)
+        main_read = lost * self.weights + kept * self.main_read
+        return Load(*self[:11], main_read, kept * self.main_write, far=self._far(main_read))
+
+    def _far(self, main_read: Array) -> Array:
+        """The share of what is read that comes from main memory."""
+        return np.clip(main_read / np.maximum(self.read, 1.0), 0.0, 1.0)
 
 
 class Loads:
@@ -99,7 +111,7 @@ class Loads:
 
     def _bytes(self, kernel: Kernel) -> tuple[float, ...]:
         """The byte columns of `Columns`, in their order."""
-        read = write = weights = main_read = main_write = weight_bytes = other_bytes = 0.0
+        read = write = weights = main_read = main_write = weight_bytes = other_bytes = passed_read = passed_write = 0.0
         main, grain = self._main, self._cache.granularity
         for flow in kernel.flows:
             scattered = flow.pattern in SCATTERED
@@ -111,12 +123,14 @@ class Loads:
                 read, weights = read + through, weights + served
             else:
                 read, main_read = read + through, main_read + served
+            if flow.role is Role.ACTIVATION:
+                passed_read, passed_write = passed_read + served * (not flow.write), passed_write + served * flow.write
             if served and flow.role is Role.WEIGHT and not flow.write:
                 weight_bytes += flow.nbytes
             elif served:
                 other_bytes += flow.nbytes
         other_bytes += kernel.size(BESIDE)
-        return read, write, weights, main_read, main_write, weight_bytes, other_bytes
+        return read, write, weights, main_read, main_write, weight_bytes, other_bytes, passed_read, passed_write
 
 
 def _in_grains(flow: Flow, grain: float, apart: bool) -> float:

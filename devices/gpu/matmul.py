@@ -120,8 +120,7 @@ def timing(x: Product, load: Load, chip: Chip) -> Timing:
     rates = np.where(_FEW, lanes[:, None], rate[:, None])
     walk = cut.walk(rates)
     work, moved = walk + cut.store - cut.hidden(walk), traffic[:, None]
-    away = np.clip(load.main_read / np.maximum(load.read, 1.0), 0.0, 1.0)
-    start = chip["tile_latency"] + START_ANSWERS * away * (chip.main.latency - chip.cache.latency)
+    start = np.asarray(chip["tile_latency"] + START_ANSWERS * load.far * (chip.main.latency - chip.cache.latency))
     seconds = start[:, None] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cut.sliced
     best = np.argmin(np.where(cut.allowed, seconds + TIE * cut.loading, np.inf), axis=1)[:, None]
     busy = {

@@ -17,7 +17,8 @@ class Load(NamedTuple):
 
     Arithmetic in operations, with the rate at which the card's peak would do them and the energy of one; ``read`` and
     ``write`` are the bytes that operands move through the cache, ``main_read`` and ``main_write`` those that main
-    memory serves. ``evicted`` are dirty bytes of others that main memory takes back as these displace them.
+    memory serves. ``evicted`` are dirty bytes of others that main memory takes back as these displace them; ``far`` is
+    the share of answers that take as long as main memory's.
     """
 
     matmul: Array
@@ -34,6 +35,7 @@ class Load(NamedTuple):
     main_read: Array
     main_write: Array
     evicted: Array | float = 0.0
+    far: Array | float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,21 @@ def test_what_hungry_kernels_draw_others_save():
     assert seconds(FREE, **HUNGRY) <= mixed.seconds * 1.01 < alone
 
 
+@pytest.mark.parametrize(("megabytes", "passed"), [(2, 1.0), (200, 0.0)])
+def test_kernels_of_a_run_pass_small_activations_through_the_cache(megabytes, passed):
+    """x and y of a sum are activations; what is large against 60 MiB goes through main memory."""
+    shape = (megabytes, 10**6 // 4)
+    tensors = {name: Tensor(name, shape, "fp32") for name in ("x", "y")}
+    op = Op(Kind.ELEMENTWISE, ("x",), ("y",), {"function": "neg", "numel": shape[0] * shape[1]}, "neg")
+    work = work_of(op, Graph("neg", tensors, (op,)))
+    kernel = Kernel("neg", op.kind, op.attrs, work, Placement("hbm").flows(work))
+    (cost,) = H200.estimate_run((kernel,), (1.0,))
+    alone = H200.estimate(kernel)
+    assert alone.traffic["hbm"] == 2 * megabytes * 1e6
+    assert cost.traffic["hbm"] == pytest.approx((1 - passed) * alone.traffic["hbm"])
+    assert cost.seconds <= alone.seconds
+
+
 def test_all_that_a_card_lacks_is_named_at_once():
     card = H200.card
     kept = {name: figure for name, figure in card.parameters.items() if name not in ("tile_m", "launch_latency")}
