@@ -11,6 +11,9 @@ from hwsim.devices.storage.lru import give_back, new_entry, touch
 from hwsim.devices.storage.state import K, M, N, State, compiled
 from hwsim.devices.storage.things import Entry, Gr, Kind, Lru, Op, Pl, Rq, Source, Tx
 
+NOBODY = 1
+"""Where a page of the table is being read and no request waits for it."""
+
 
 @compiled
 def translated(s: State, request: int) -> bool:
@@ -36,6 +39,22 @@ def translated(s: State, request: int) -> bool:
 
 
 @compiled
+def look_up(s: State, request: int) -> None:
+    """Cache the entries that a write into the write cache needs; pages of the table are read beside it."""
+    unit, cover = s[K.SLOT_BYTES], s[K.MAP_COVER]
+    first, last = s[request + Rq.OFFSET], s[request + Rq.OFFSET] + s[request + Rq.BYTES] - 1
+    while not translated(s, request):
+        page = s[request + Rq.CURSOR] // unit // s[K.MAP_LINE] * s[K.MAP_LINE] // cover
+        place = s[K.MAP_WAIT_AT] + page
+        s[place] = s[request + Rq.NEXT] if s[request + Rq.NEXT] else NOBODY
+        s[request + Rq.NEXT] = 0
+        learn(s, request, page)
+        if s[request + Rq.CURSOR] > last:
+            break
+    s[request + Rq.CURSOR] = first
+
+
+@compiled
 def _wait(s: State, request: int, page: int) -> None:
     """Wait for a page of the table; the first that does so has it read."""
     place = s[K.MAP_WAIT_AT] + page
@@ -45,7 +64,7 @@ def _wait(s: State, request: int, page: int) -> None:
         s[tx + Tx.BYTES] = s[K.MAP_BYTES]
         s[N.MAP_READS] += 1
         submit(s, tx)
-    s[request + Rq.NEXT] = s[place]
+    s[request + Rq.NEXT] = s[place] if s[place] != NOBODY else 0
     s[place] = request
 
 

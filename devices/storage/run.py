@@ -15,7 +15,7 @@ from hwsim.devices.storage.host import (
     part_done,
     send_next,
 )
-from hwsim.devices.storage.mapping import learn, translated
+from hwsim.devices.storage.mapping import NOBODY, learn, look_up, translated
 from hwsim.devices.storage.reads import read
 from hwsim.devices.storage.state import SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled
 from hwsim.devices.storage.things import Bl, Ch, Kind, Lun, Op, Pl, Row, Rq, Server, Source, Stage, Sv, Tx
@@ -130,12 +130,16 @@ def ready(s: State, request: int, time: int) -> None:
 @compiled
 def begin(s: State, request: int, time: int) -> None:
     """Begin a read, or a write whose data are there, once it is known where its units lie."""
-    if s[K.MAP_ENTRIES] and not translated(s, request):
-        return
-    if s[request + Rq.OP] == Op.READ:
-        read(s, request, time)
-    else:
+    writing = s[request + Rq.OP] == Op.WRITE
+    if s[K.MAP_ENTRIES]:
+        if writing and s[K.BUFFERED]:
+            look_up(s, request)
+        elif not translated(s, request):
+            return
+    if writing:
         write(s, request, time)
+    else:
+        read(s, request, time)
 
 
 @compiled
@@ -144,7 +148,7 @@ def map_read(s: State, tx: int, time: int) -> None:
     page = s[tx + Tx.SLOT]
     request = s[s[K.MAP_WAIT_AT] + page]
     s[s[K.MAP_WAIT_AT] + page] = 0
-    while request:
+    while request > NOBODY:
         after = s[request + Rq.NEXT]
         s[request + Rq.NEXT] = 0
         learn(s, request, page)
