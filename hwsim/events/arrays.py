@@ -22,6 +22,8 @@ Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 F = TypeVar("F", bound=Callable[..., object])
 
+ZERO, NONE = cast("int", np.int64(0)), cast("int", np.int64(-1))
+"""As arguments: for a literal a function would be compiled once more."""
 WAITING, QUEUED, LATENCY, FLOWING, FINISHED = range(5)
 """Phases of the task at the head of a stream; a finished stream has none."""
 KEPT = 4

@@ -30,6 +30,7 @@ from hwsim.events.arrays import (
     LOCAL,
     LOGGED,
     LOGGING,
+    NONE,
     NOW,
     PASS,
     PASSES,
@@ -47,6 +48,7 @@ from hwsim.events.arrays import (
     TASKS,
     TURN,
     WAITING,
+    ZERO,
     Arrays,
     Floats,
     Ints,
@@ -117,7 +119,7 @@ def _outcome(run: Arrays, table: Table) -> Outcome:
 def simulate(n: Ints, x: Floats, folding: bool) -> None:
     """Run until every stream has finished, or nothing moves."""
     for stream in range(n[STREAMS]):
-        enter(n, stream, 0, 0)
+        enter(n, stream, ZERO, ZERO)
     start_all(n, x)
     while True:
         if folding:
@@ -141,7 +143,7 @@ def enter(n: Ints, stream: int, passed: int, region: int) -> None:
                 n[row + PHASE] = WAITING
                 return
             region += 1
-        passed, region = passed + 1, 0
+        passed, region = passed + 1, ZERO
     n[row + PASS], n[row + REGION] = passed, n[REGIONS]
     n[row + PHASE] = FINISHED
 
@@ -200,7 +202,7 @@ def ready(n: Ints, row: int) -> bool:
 @compiled
 def grant(n: Ints, x: Floats, engine: int) -> bool:
     """Give a free engine to the first of its queue: lowest rank, then longest ready, then the order of issue."""
-    first = -1
+    first = NONE
     for stream in range(n[STREAMS]):
         row = stream_row(n, stream)
         queued = n[row + PHASE] == QUEUED and n[task_row(n, n[row + TASK]) + ENGINE] == engine

@@ -25,6 +25,7 @@ from hwsim.events.arrays import (
     TASKS,
     USE,
     USE_END,
+    ZERO,
     Floats,
     Ints,
     compiled,
@@ -53,7 +54,7 @@ def share(n: Ints, x: Floats) -> None:
     if highest < 0:
         return
     for rank in range(highest, lowest + 1):
-        count = 0
+        count = ZERO
         for stream in range(n[STREAMS]):
             row = stream_row(n, stream)
             if moves(n, row) and n[task_row(n, n[row + TASK]) + RANK] == rank:
@@ -97,7 +98,7 @@ def fill(n: Ints, x: Floats, count: int) -> None:
 @compiled
 def still_rising(n: Ints, x: Floats, count: int, level: float) -> int:
     """Settle the streams that have all they can use or a full resource; returns how many go on."""
-    kept = 0
+    kept = ZERO
     for place in range(count):
         stream = n[n[AT_RISING] + place]
         number = n[stream_row(n, stream) + TASK]
