@@ -23,7 +23,7 @@ from hwsim.mappers.elsewhere import place_rest
 from hwsim.mappers.kernels import Draft, Group, draft, folded
 from hwsim.mappers.kv_caches import Cache, find_caches
 from hwsim.system import System, system_of
-from hwsim.work import Pattern, Work
+from hwsim.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +86,17 @@ class InStorage:
         stored = sum(graph.nbytes[name] * graph.copies[name] * copies for name, copies in kept.items())
         share = {name: stored / len(homes) for name in homes}
         placed = place_rest(drawn, set(kept), share, _buffer(graph, caches, self.options), device, policy)
-        steps = _Steps(drawn, groups, caches, placed.placement, system, homes, self.options, base.launch)
-        steps.emit()
+        steps = _Steps(_Scene(drawn, placed.placement, system, homes, self.options, base.launch), caches, groups)
         resident = sum(drawn.use.resident.values())
-        in_use = tuple([resident + drawn.alive[number] for number in steps.kernel_of])
-        footprint = {**drawn.use.resident, "activation": drawn.use.peak_activations}
-        steady = self.options.attention == "gpu" and not any(cache.filled for cache in caches)
-        repeats = steps.repeats
         return Schedule(
-            tuple(steps.steps), repeats, placed.placement, placed.peak, footprint, in_use, placed.notes, steady
+            tuple(steps.steps),
+            steps.repeats,
+            placed.placement,
+            placed.peak,
+            {**drawn.use.resident, "activation": drawn.use.peak_activations},
+            tuple([resident + drawn.alive[number] for number in steps.kernel_of]),
+            placed.notes,
+            steady=self.options.attention == "gpu" and not any(cache.filled for cache in caches),
         )
 
 
@@ -133,50 +135,58 @@ def _buffer(graph: Graph, caches: tuple[Cache, ...], options: InStorageOptions) 
     return options.buffers * max(sizes)
 
 
-class _Steps:
-    """The steps of a graph; every kernel of the draft is one, but for attention over cached tokens."""
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What the steps are made of and for."""
 
-    def __init__(
-        self,
-        drawn: Draft,
-        groups: tuple[Group, ...],
-        caches: tuple[Cache, ...],
-        placement: Placement,
-        system: System,
-        homes: tuple[str, ...],
-        options: InStorageOptions,
-        launch: Launch,
-    ) -> None:
-        number_of = {op: number for number, group in enumerate(groups) for op in group.ops}
-        self._reads = {number_of[place]: cache for cache in caches if not cache.filled for place in cache.readers}
-        self._writes = {number_of[cache.written]: cache for cache in caches}
-        self._drawn = drawn
-        self._placement = placement
-        self._system = system
-        self._homes = homes
-        self._options = options
-        self._launch = launch
-        self._main = drawn_main(placement, caches)
-        self._starts: list[int] = []
-        self._pending: tuple[Wait, ...] = ()
+    drawn: Draft
+    placement: Placement
+    system: System
+    homes: tuple[str, ...]
+    options: InStorageOptions
+    launch: Launch
+
+    def kernel(self, number: int) -> Kernel:
+        """Kernel ``number`` as the GPU would run it."""
+        work = self.drawn.works[number]
+        return self.drawn.kernel(number, self.placement.flows(work), self.launch)
+
+    def engine(self, home: str) -> str:
+        """The memory from which the engine of a drive works: its fastest one."""
+        node = self.system.place(home).node
+        memories = self.system.device(node).card.memories
+        return f"{node}.{max(memories, key=lambda memory: memory.bandwidth).name}"
+
+    def repeated(self, number: int) -> bool:
+        """Whether kernel ``number`` belongs to a repetition."""
+        return any(repeat.start <= number < repeat.stop for repeat in self.drawn.repeats)
+
+
+class _Steps:
+    """The steps of a graph, made at once; every kernel of the draft is one, but for attention over cached tokens."""
+
+    def __init__(self, scene: _Scene, caches: tuple[Cache, ...], groups: tuple[Group, ...]) -> None:
+        self._scene = scene
+        (self._main,) = scene.placement.of(caches[0].keys)
+        self._pending: tuple[Wait, ...] = ()  # of the next kernel
+        self._starts: list[int] = []  # of each kernel of the draft
         self.steps: list[Step] = []
         self.kernel_of: list[int] = []  # of each step
-
-    def emit(self) -> None:
-        """All steps, in order."""
-        for number, work in enumerate(self._drawn.works):
+        number_of = {op: number for number, group in enumerate(groups) for op in group.ops}
+        read = {number_of[place] for cache in caches if not cache.filled for place in cache.readers}
+        written = {number_of[cache.written]: cache for cache in caches}
+        for number in range(len(scene.drawn.works)):
             self._starts.append(len(self.steps))
-            kernel = self._drawn.kernel(number, self._placement.flows(work), self._launch)
-            kernel = replace(kernel, waits=self._pending)
+            kernel = replace(scene.kernel(number), waits=self._pending)
             self._pending = ()
-            if number not in self._reads:
+            if number not in read:
                 self._add(kernel, number)
-            elif self._options.attention == "drive":
+            elif scene.options.attention == "drive":
                 self._attend_there(kernel, number)
             else:
                 self._read(kernel, number)
-            if number in self._writes:
-                self._store(self._writes[number], number)
+            if number in written:
+                self._store(written[number], number)
         self._starts.append(len(self.steps))
 
     @property
@@ -184,7 +194,7 @@ class _Steps:
         """The repetitions of the draft over the steps."""
         return tuple(
             replace(repeat, start=self._starts[repeat.start], stop=self._starts[repeat.stop])
-            for repeat in self._drawn.repeats
+            for repeat in self._scene.drawn.repeats
         )
 
     def _add(self, step: Step, number: int) -> Wait:
@@ -194,103 +204,66 @@ class _Steps:
 
     def _attend_there(self, kernel: Kernel, number: int) -> None:
         """Queries to the drives, attention of their heads there, results back; the next kernel waits for these."""
-        count = len(self._homes)
+        scene, count = self._scene, len(self._scene.homes)
         asked, answered = _activations(kernel.work, False) / count, _activations(kernel.work, True) / count
         before = (*kernel.waits, *((Wait(len(self.steps) - 1),) if self.steps else ()))
         results = []
-        sent = [self._add(self._query(home, asked, before, kernel.path), number) for home in self._homes]
-        for home, query in zip(self._homes, sent, strict=True):
-            there = self._add(replace(self._in_storage(kernel, home), waits=(query,)), number)
-            back = Transfer("results of attention", answered, self._engine(home), self._main, Role.ACTIVATION)
-            results.append(self._add(replace(back, path=kernel.path, waits=(there,)), number))
+        for home in scene.homes:
+            engine = scene.engine(home)
+            query = Transfer("queries", asked, self._main, engine, Role.ACTIVATION, path=kernel.path, waits=before)
+            part = _in_storage(kernel, scene, home)
+            there = self._add(replace(part, waits=(self._add(query, number),)), number)
+            back = Transfer("results of attention", answered, engine, self._main, Role.ACTIVATION, path=kernel.path)
+            results.append(self._add(replace(back, waits=(there,)), number))
         self._pending = tuple(results)
-
-    def _query(self, home: str, nbytes: float, waits: tuple[Wait, ...], path: str) -> Transfer:
-        return Transfer("queries", nbytes, self._main, self._engine(home), Role.ACTIVATION, path=path, waits=waits)
-
-    def _engine(self, home: str) -> str:
-        """The memory from which the engine of a drive works: its fastest one."""
-        node = self._system.place(home).node
-        memories = self._system.device(node).card.memories
-        return f"{node}.{max(memories, key=lambda memory: memory.bandwidth).name}"
-
-    def _in_storage(self, kernel: Kernel, home: str) -> Kernel:
-        """The part of an attention that one drive computes."""
-        count, options = len(self._homes), self._options
-        attrs = dict(kernel.attrs)
-        for name in ("heads", "kv_heads"):
-            attrs[name] = -(-kernel.size(name) // count)
-        node, memory = self._system.place(home).node, self._system.place(home).memory.name
-        cached = sum(access.nbytes for access in kernel.work.accesses if access.role is Role.STATE) / count
-        engine = self._engine(home).rpartition(".")[2]
-        flows = (
-            Flow(memory, cached * options.read_share, role=Role.STATE),
-            Flow(engine, _activations(kernel.work, False) / count),
-            Flow(engine, _activations(kernel.work, True) / count, True),
-        )
-        work = _part(kernel.work, 1 / count, options)
-        return replace(kernel, attrs=attrs, work=work, flows=flows, device=node, launch=Launch.GRAPH)
 
     def _read(self, kernel: Kernel, number: int) -> None:
         """The cache of a layer to the GPU, as early as a buffer is free; attention waits for all of it."""
+        scene = self._scene
+        share = scene.options.read_share
         cached = sum(access.nbytes for access in kernel.work.accesses if access.role is Role.STATE)
-        nbytes = cached * self._options.read_share / len(self._homes)
-        reader = len(self.steps) + len(self._homes)
-        free = self._free_buffer(number, reader)
-        loads = [
-            self._add(
-                Transfer("read the cache", nbytes, home, self._main, Role.STATE, path=kernel.path, waits=free), number
-            )
-            for home in self._homes
-        ]
+        free = self._free_buffer(number, len(self.steps) + len(scene.homes))
+        load = Transfer("read the cache", cached * share / len(scene.homes), "", self._main, Role.STATE, waits=free)
+        loads = [self._add(replace(load, source=home, path=kernel.path), number) for home in scene.homes]
         flows = tuple(
-            replace(flow, nbytes=flow.nbytes * min(1.0, self._options.read_share)) if flow.role is Role.STATE else flow
+            replace(flow, nbytes=flow.nbytes * min(1.0, share)) if flow.role is Role.STATE else flow
             for flow in kernel.flows
         )
-        work = _part(kernel.work, 1.0, self._options)
+        work = _part(kernel.work, 1.0, scene.options)
         self._add(replace(kernel, work=work, flows=flows, waits=(*kernel.waits, *loads)), number)
 
     def _free_buffer(self, number: int, step: int) -> tuple[Wait, ...]:
         """That ``step``, which empties a buffer, has done so for an earlier layer of its repetition."""
-        repeated = any(repeat.start <= number < repeat.stop for repeat in self._drawn.repeats)
-        return (Wait(step, self._options.buffers),) if repeated else ()
+        return (Wait(step, self._scene.options.buffers),) if self._scene.repeated(number) else ()
 
     def _store(self, cache: Cache, number: int) -> None:
         """What a kernel has added to a cache goes to the drives behind everything else."""
-        count = len(self._homes)
-        after = (Wait(len(self.steps) - 1),)
-        added = {name: self._drawn.graph.nbytes[name] for name in (cache.keys, cache.values)}
-        copies = {name: _copies((cache,), name, self._options) for name in added}
-        nbytes = sum(added[name] * copies[name] for name in added) / (1 if cache.filled else cache.rows)
-        path = self._drawn.mains[number].path
-        writer = len(self.steps) - 1
-        stores = [
-            self._add(
-                Transfer(
-                    "write the cache",
-                    nbytes / count,
-                    self._main,
-                    home,
-                    Role.STATE,
-                    Pattern.STREAM,
-                    path=path,
-                    waits=after,
-                    background=True,
-                ),
-                number,
-            )
-            for home in self._homes
-        ]
+        scene, writer = self._scene, len(self.steps) - 1
+        sizes = {name: scene.drawn.graph.nbytes[name] for name in (cache.keys, cache.values)}
+        stored = sum(nbytes * _copies((cache,), name, scene.options) for name, nbytes in sizes.items())
+        added = stored if cache.filled else stored / cache.rows
+        store = Transfer("write the cache", added / len(scene.homes), self._main, "", Role.STATE, background=True)
+        store = replace(store, path=scene.drawn.mains[number].path, waits=(Wait(writer),))
+        stores = [self._add(replace(store, target=home), number) for home in scene.homes]
         if cache.filled:
-            free = [wait for store in stores for wait in self._free_buffer(number, store.step)]
+            free = [wait for each in stores for wait in self._free_buffer(number, each.step)]
             kernel = self.steps[writer]
             self.steps[writer] = replace(kernel, waits=(*kernel.waits, *free))
 
 
-def drawn_main(placement: Placement, caches: tuple[Cache, ...]) -> str:
-    """The memory of the GPU where kernels find the cache."""
-    (name,) = placement.of(caches[0].keys)
-    return name
+def _in_storage(kernel: Kernel, scene: _Scene, home: str) -> Kernel:
+    """The part of an attention that one drive computes: as many heads as each of the others."""
+    count, place = len(scene.homes), scene.system.place(home)
+    attrs = {**kernel.attrs, **{name: -(-kernel.size(name) // count) for name in ("heads", "kv_heads")}}
+    cached = sum(access.nbytes for access in kernel.work.accesses if access.role is Role.STATE) / count
+    engine = scene.engine(home).rpartition(".")[2]
+    flows = (
+        Flow(place.memory.name, cached * scene.options.read_share, role=Role.STATE),
+        Flow(engine, _activations(kernel.work, False) / count),
+        Flow(engine, _activations(kernel.work, True) / count, True),
+    )
+    work = _part(kernel.work, 1 / count, scene.options)
+    return replace(kernel, attrs=attrs, work=work, flows=flows, device=place.node, launch=Launch.GRAPH)
 
 
 def _activations(work: Work, write: bool) -> float:
