@@ -24,6 +24,7 @@ from hwsim.mappers.expert_cache import POLICIES, Demand, ExpertCache, whole_fetc
 from hwsim.mappers.expert_layers import Mixture, all_experts, executions, find_mixtures
 from hwsim.mappers.kernels import Draft, draft, folded
 from hwsim.placement import HOST, Placed
+from hwsim.system import System, system_of
 
 STREAM = "expert copies"
 
@@ -43,6 +44,7 @@ class ExpertsOptions:
     misses: str = option("simulated", "how misses of the cache are found", choices=("simulated", "analytic"))
     steps: int = option(512, "steps of the simulated stream of choices, the first half of which warms the cache", low=2)
     seed: int = option(0, "of that stream")
+    bounced: bool = option(False, "experts of a drive are read into the memory of the host first, and copied then")
     staged: bool = option(True, "experts come into an arena and are copied into their place")
     synced: bool = option(True, "the host waits for the experts of a layer before it launches them")
     kernels: str = option("eager", "the mapper that groups ops", choices=tuple(KERNELS))
@@ -75,7 +77,8 @@ class Experts:
             return base.schedule(graph, device, policy)
         plan = make_plan(drawn, mixtures, self.options)
         placed = _place(plan, device, policy, self.options.source)
-        steps = _Steps(plan, placed.placement, base.launch, self.options).all()
+        route = _route(system_of(device), self.options)
+        steps = _Steps(plan, placed.placement, route, base.launch, self.options).all()
         resident = sum(drawn.use.resident.values()) + plan.buffer
         alive = [resident + drawn.alive[number] for number in plan.order]
         footprint = {**drawn.use.resident, "activation": drawn.use.peak_activations}
@@ -136,6 +139,13 @@ def _place(plan: Plan, device: Device, policy: Policy, source: str) -> Placed:
     return place_rest(plan.drawn, experts, {source: needed}, plan.buffer, device, policy)
 
 
+def _route(system: System, options: ExpertsOptions) -> tuple[str, ...]:
+    """The memories that an expert passes through, from where it lies to its place."""
+    main = system.card.main.name
+    over = [system.host] if options.bounced and system.host not in (None, options.source) else []
+    return (options.source, *filter(None, over), main, *([main] if options.staged else []))
+
+
 def _per_step(steps: tuple[Step, ...], alive: list[float]) -> tuple[float, ...]:
     """The memory in use during each step: of a transfer, that of the kernel which comes next."""
     numbers = iter(alive)
@@ -152,9 +162,12 @@ def _per_step(steps: tuple[Step, ...], alive: list[float]) -> tuple[float, ...]:
 class _Steps:
     """Kernels in their order, and the fetches among them."""
 
-    def __init__(self, plan: Plan, placement: Placement, launch: Launch, options: ExpertsOptions) -> None:
+    def __init__(
+        self, plan: Plan, placement: Placement, route: tuple[str, ...], launch: Launch, options: ExpertsOptions
+    ) -> None:
         self._plan = plan
         self._placement = placement
+        self._route = route
         self._launch = launch
         self._options = options
         self._steps: list[Step] = []
@@ -191,20 +204,14 @@ class _Steps:
         layers = self._plan.layers
         return self._options.mode != "on-demand" and layers[layer].ahead and layers[following].ahead
 
-    def _copy(self, number: int, routed: tuple[Wait, ...]) -> int | None:
+    def _copy(self, number: int, waits: tuple[Wait, ...]) -> int | None:
         """The copies of a layer's experts; the last step, None where the device has them all."""
-        layer, main = self._plan.layers[number], self._placement_of(number)
+        layer = self._plan.layers[number]
         nbytes = self._plan.fetches[number] * layer.expert_bytes
         if not nbytes:
             return None
-        fetch = Transfer("fetch experts", nbytes, self._options.source, main, path=layer.path, stream=STREAM)
-        self._steps.append(replace(fetch, waits=routed))
-        if self._options.staged:
-            last = (Wait(len(self._steps) - 1),)
-            stage = Transfer("put experts into place", nbytes, main, main, path=layer.path, stream=STREAM, waits=last)
-            self._steps.append(stage)
+        for source, target in pairwise(self._route):
+            name = "put experts into place" if source == target else "fetch experts"
+            self._steps.append(Transfer(name, nbytes, source, target, path=layer.path, stream=STREAM, waits=waits))
+            waits = (Wait(len(self._steps) - 1),)
         return len(self._steps) - 1
-
-    def _placement_of(self, number: int) -> str:
-        (memory,) = self._placement.of(self._plan.layers[number].storages[0])
-        return memory

@@ -18,6 +18,7 @@ from hwsim.mappers.eager import Eager
 from hwsim.mappers.experts import Experts, ExpertsOptions
 from hwsim.precision import in_precision
 from hwsim.simulation import load_mapper
+from hwsim.systemfile import load_system
 from hwsim.testing import check_mapper
 
 EXPERT = 18_874_368  # bytes of an expert of Switch-Base in fp32: 2 x 768 x 3072 x 4
@@ -137,6 +138,20 @@ def test_what_does_not_fit_is_said(device):
     small = hwsim.load_device("nvidia-a100-80gb", {"memories.hbm.capacity": "600 MB"})
     with pytest.raises(DoesNotFitError):
         plan(small, mode="pre-gated", cache=64)
+
+
+def test_experts_of_a_drive_come_straight_or_over_the_host():
+    """7 GB/s of a 980 Pro; a bounce adds a copy over 32 GB/s, as the artifact reads whole files before it copies."""
+    system = load_system({"gpu": "nvidia-a100-80gb", "storage": ["samsung-980-pro"]})
+    times = {
+        bounced: seconds(system, mode="prefetch-all", source="storage0.nand", bounced=bounced, staged=False)
+        for bounced in (False, True)
+    }
+    nbytes = 6 * 64 * EXPERT
+    assert times[False] == pytest.approx(nbytes / 7e9, rel=0.01)
+    assert times[True] == pytest.approx(nbytes * (1 / 7e9 + 1 / LINK), rel=0.01)
+    schedule = plan(system, mode="on-demand", source="storage0.nand")
+    assert schedule.peak["storage0.nand"] == pytest.approx(12 * 64 * EXPERT)
 
 
 def test_caches_belong_to_modes_that_fetch_by_need():
