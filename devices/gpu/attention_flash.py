@@ -38,7 +38,7 @@ ROWS = 64  # queries of one warpgroup, and of FlashAttention-2 with a paged cach
 PAIR_ROWS = 256  # two tiles of 128 that share a unit's tensor memory
 LEAST_ROWS = 8  # of a tile of single queries whose products are transposed
 RESIDENTS = 2  # blocks of threads that share a unit where warps hold the sums (128 threads of 255 registers)
-MOST_PARTS, BUSY_ENOUGH = 128, 0.8  # of the keys; the share of the chip that is busy enough (num_splits_heuristic)
+BUSY_ENOUGH = 0.8  # of the chip, so that keys are not cut (num_splits_heuristic)
 JOIN_CYCLES = 2000.0  # of the kernel that joins parts
 SHARES = np.array([[1.0], [0.5], [0.25], [0.125]])
 ANSWERS = 1.0  # of memory before the first product: block tables or descriptors
@@ -55,7 +55,8 @@ class Library(NamedTuple):
     A tile takes ``turn`` cycles and its first keys and values at ``first`` B a cycle, a block of keys ``pause`` cycles
     of waits, a row of queries and outputs its bytes at ``ends``. ``overlap`` is the share of the shorter of products
     and softmax that hides, ``idle`` the share of tiles' turns in which main memory has nothing to do, ``exponentials``
-    the share of them that special units calculate. When parts are joined, ``unrolled`` of them are on their way.
+    the share of them that special units calculate. Keys are cut into ``most`` parts at most; when these are joined,
+    ``unrolled`` of them are on their way.
     """
 
     turn: Number
@@ -66,12 +67,13 @@ class Library(NamedTuple):
     idle: Number
     exponentials: Number
     unrolled: Number
+    most: Number
 
 
-FLASH2 = Library(2800.0, np.inf, 700.0, 19.0, 0.9, 0.0, 1.0, 1.0)
-FLASH3 = Library(2600.0, 36.0, 650.0, 19.0, 0.56, 0.5, 1.0, 4.0)
-FLASH4 = Library(4500.0, np.inf, 400.0, 25.0, 1.0, 0.0, 0.75, 4.0)
-TENSORRT = Library(1600.0, 90.0, 400.0, 25.0, 1.0, 0.0, 1.0, 4.0)
+FLASH2 = Library(2800.0, np.inf, 700.0, 19.0, 0.9, 0.0, 1.0, 1.0, 128.0)
+FLASH3 = Library(3100.0, 43.0, 550.0, 19.0, 0.56, 0.7, 1.0, 4.0, 32.0)
+FLASH4 = Library(4500.0, np.inf, 400.0, 25.0, 1.0, 0.0, 0.75, 4.0, 128.0)
+TENSORRT = Library(1600.0, 90.0, 400.0, 25.0, 1.0, 0.0, 1.0, 4.0, 128.0)
 
 
 class Plan(NamedTuple):
@@ -144,7 +146,8 @@ def unit(x: Attention, load: Load, chip: Chip, plan: Plan, tiles: Array) -> _Uni
     """The times of one unit.
 
     Warps that hold the sums wait with their unit, unless another block of threads is there. Warpgroups and tensor
-    memory let a tile's halves take turns: the unit works for the slower of their chain and its busiest part.
+    memory let a tile's halves take turns: the unit works for the slower of their chain and its busiest part. What
+    warpgroups wait for is main memory.
     """
     library, cut = plan.library, plan.cut
     row_bytes = row(x, cut.width)
@@ -154,7 +157,8 @@ def unit(x: Attention, load: Load, chip: Chip, plan: Plan, tiles: Array) -> _Uni
     hidden = library.overlap * np.minimum(one.matmul, one.softmax)
     if warpgroups(chip):
         strands = np.maximum(1.0, cut.rows / (2 * ROWS if chip.tensor_memory else ROWS))
-        work, pause = np.maximum(both - hidden, both / strands + pause), np.zeros_like(both)
+        late = np.ones_like(both) if chip.tensor_memory else missing(load)
+        work, pause = np.maximum(both - hidden, both / strands + pause * late), np.zeros_like(both)
     else:
         work = both - hidden * (plan.residents - 1)
     rows = np.minimum(cut.rows, np.ceil(x.q_len * cut.packed / tiles))
@@ -182,7 +186,7 @@ def flash(x: Attention, load: Load, chip: Chip, served: bool = True) -> Timing:
     count, blocks = heads * tiles, heads * walk
     one = unit(x, load, chip, planned, tiles)
     may = planned.split & (x.backward == 0)
-    splits, join = parts(x, np.where(may, count, np.inf), longest, one.lone, chip, library.unrolled)
+    splits, join = parts(x, np.where(may, count, np.inf), longest, one.lone, chip, library)
     count, part = count * splits, np.ceil(longest / splits)
     rounds = np.ceil(count / chip.units)
     share = np.maximum(part, blocks / chip.units + part / 2)
@@ -215,7 +219,7 @@ def _late(main: Array, count: Array, slots: Array, life: Array) -> Array:
 
 
 def parts(
-    x: Attention, count: Array, longest: Array, block: Array, chip: Chip, unrolled: Number
+    x: Attention, count: Array, longest: Array, block: Array, chip: Chip, library: Library
 ) -> tuple[Array, Array]:
     """Into how many parts keys are cut, and seconds to join them: as many as residents of units, or a half, a quarter,
     an eighth of that, or one, as is best.
@@ -225,9 +229,9 @@ def parts(
     room = chip.units * (1.0 if warpgroups(chip) else RESIDENTS)
     best, least, extra = np.ones_like(longest), np.ceil(count / chip.units) * longest * block, np.zeros_like(longest)
     for share in np.where(count < BUSY_ENOUGH * room, room / count, 1.0) * SHARES:
-        part = np.ceil(longest / np.clip(np.floor(share), 1.0, MOST_PARTS))
+        part = np.ceil(longest / np.clip(np.floor(share), 1.0, library.most))
         splits = np.ceil(longest / part)
-        join = joined(x, splits, chip, unrolled)
+        join = joined(x, splits, chip, library.unrolled)
         seconds = np.ceil(count * splits / chip.units) * part * block + join + chip["graph_launch_latency"]
         better = (seconds < least) & (splits > 1)
         best, least = np.where(better, splits, best), np.where(better, seconds, least)
