@@ -21,6 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+U = np.uint64
 
 ACT, PRE, RD, WR, REF, REFPB = range(6)
 COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFpb")
@@ -42,13 +43,14 @@ N_COMMANDS = 36
 N_HIT, N_MISS, N_CONFLICT, N_FORWARDED, N_MERGED = range(42, 47)
 HEADER = 47
 
-# Of a bank: first the earliest ACT, PRE, RD and WR by its own rules; its open row (-1: none), group and unit, whether
-# it was opened for a request that waits, column accesses since it was opened, the last search that saw a hit.
-B_ROW, B_GROUP, B_UNIT, B_AWAITED, B_USED, B_SEEN = range(4, 10)
-BANK_RECORD = 10
-# Of a bank group: the earliest ACT, PRE, RD and WR by the rules of all around it; and how the groups of its data bus
-# are related to it, one field each from G_NEAR.
-G_NEAR = 4
+# Of a bank: first the earliest ACT, PRE, RD and WR by its own rules; its open row (-1: none), group and unit; when what
+# a request for another row needs can start (FAR while the bank was opened for a request that waits) and whether that is
+# ACT or PRE; column accesses since it was opened, the last search that saw a hit.
+B_ROW, B_GROUP, B_UNIT, B_MISS_AT, B_MISS, B_USED, B_SEEN = range(4, 11)
+BANK_RECORD = 11
+# Of a bank group: the earliest ACT, PRE, RD and WR by the rules of all around it; its banks; and how the groups of its
+# data bus are related to it, one field each from G_NEAR.
+G_BANK, G_BANK_END, G_NEAR = 4, 5, 6
 # Of a unit (banks that share tRRD, tFAW and refresh: a rank, or a pseudo-channel of HBM): its banks, its groups, all
 # groups of its data bus, the ring of its last four activations, open banks, since when, and for how long altogether.
 U_BANK, U_BANK_END, U_GROUP, U_GROUP_END, U_BUS, U_BUS_END, U_RING = range(7)
@@ -63,10 +65,9 @@ C_READS, C_WRITES, C_READ_LIST, C_WRITE_LIST, C_OPENED, C_OPENED_LIST, C_COLUMN_
 C_FLOOR, C_DRAIN, C_REFRESH, C_REFRESHED, C_DUE, C_CLOCK, C_SEARCH, C_KEY, C_FROM, C_PLACE, C_COMMAND = range(8, 19)
 C_FIRST_UNIT, C_FIRST_BANK, C_KNOWN, C_TOUCHED, C_STALE = range(19, 24)
 CHANNEL_RECORD = 24
-# Of a queued request: its bank, its group, its row, its number, whether it was counted as hit, miss or conflict, its
-# address.
-Q_BANK, Q_GROUP, Q_ROW, Q_NUMBER, Q_COUNTED, Q_ADDRESS = range(6)
-QUEUE_RECORD = 6
+# Of a queued request: its bank, row, number, whether it was counted as hit, miss or conflict, its address.
+Q_BANK, Q_ROW, Q_NUMBER, Q_COUNTED, Q_ADDRESS = range(5)
+QUEUE_RECORD = 5
 # Of an opened bank that awaits its request: the bank, RD or WR, the request's number.
 O_BANK, O_COMMAND, O_NUMBER = range(3)
 OPENED_RECORD = 3
@@ -156,8 +157,8 @@ def _answered(m: Ints, c: int, load: Ints, number: int, times: Ints) -> bool:
     """A request to an address whose write is queued: a read takes its data from there, a write replaces it."""
     address = load[number, L_ADDRESS]
     first = m[c + C_WRITE_LIST]
-    for place in range(first, first + m[c + C_WRITES]):
-        if m[m[place] + Q_ADDRESS] == address:
+    for entry in range(first, first + m[c + C_WRITES] * QUEUE_RECORD, QUEUE_RECORD):
+        if m[entry + Q_ADDRESS] == address:
             m[N_MERGED if load[number, L_WRITE] else N_FORWARDED] += 1
             m[F_SERVED] += 1
             times[number, T_DONE] = m[F_TIME] + 1
@@ -169,13 +170,11 @@ def _answered(m: Ints, c: int, load: Ints, number: int, times: Ints) -> bool:
 def _enter(m: Ints, c: int, load: Ints, number: int) -> None:
     """Put a request at the end of its queue."""
     write = load[number, L_WRITE]
-    count = m[c + C_READS + write]
-    entry = m[m[c + C_READ_LIST + write] + count]
-    bank = m[FIRST_BANK] + load[number, L_BANK] * BANK_RECORD
-    m[entry + Q_BANK], m[entry + Q_GROUP] = bank, m[bank + B_GROUP]
+    entry = m[c + C_READ_LIST + write] + m[c + C_READS + write] * QUEUE_RECORD
+    m[entry + Q_BANK] = m[FIRST_BANK] + load[number, L_BANK] * BANK_RECORD
     m[entry + Q_ROW], m[entry + Q_NUMBER] = load[number, L_ROW], number
     m[entry + Q_COUNTED], m[entry + Q_ADDRESS] = 0, load[number, L_ADDRESS]
-    m[c + C_READS + write] = count + 1
+    m[c + C_READS + write] += 1
     m[c + C_TOUCHED] = 1
 
 
@@ -246,29 +245,25 @@ def _search_queue(m: Ints, c: int, best: int, begin: int) -> None:
     refreshed = -1
     if m[PER_BANK] and m[c + C_REFRESHED] < m[c + C_DUE]:
         refreshed = _refreshed_bank(m, c)
-    first, end = m[c + C_READ_LIST + drain], m[c + C_READ_LIST + drain] + m[c + C_READS + drain]
-    m[c + C_KNOWN] = end - first
+    first = m[c + C_READ_LIST + drain]
+    m[c + C_KNOWN] = m[c + C_READS + drain]
     found, found_command = -1, 0
-    for place in range(first + begin, end):
-        entry = m[place]
-        b, g = m[entry + Q_BANK], m[entry + Q_GROUP]
-        row = m[b + B_ROW]
-        if row == m[entry + Q_ROW]:
-            m[b + B_SEEN] = search
-            start, command, rank = max(m[b + column], m[g + column], column_at), column, 2
+    for entry in range(first + begin * QUEUE_RECORD, first + m[c + C_KNOWN] * QUEUE_RECORD, QUEUE_RECORD):
+        b = m[U(entry + Q_BANK)]
+        if m[U(b + B_ROW)] == m[U(entry + Q_ROW)]:
+            command, rank, start = column, 2, max(m[b + column], m[m[b + B_GROUP] + column], column_at)
             start += start & odd
             if runs_on and start >= clock:
                 start += 1
-        elif row < 0:
-            start, command, rank = max(m[b + ACT], m[g + ACT], row_at), ACT, row_rank
-            start += start & odd
-        elif m[b + B_AWAITED] or (protect and m[b + B_SEEN] == search):
-            continue
+            m[b + B_SEEN] = search
         else:
-            start, command, rank = max(m[b + PRE], m[g + PRE], row_at), PRE, row_rank
+            command, rank, start = m[U(b + B_MISS)], row_rank, max(m[U(b + B_MISS_AT)], row_at)
+            start += start & odd if command == ACT else 0
+            if protect and command == PRE and m[b + B_SEEN] == search:
+                continue
         key = (start << KEY_BITS) + rank
         if key < best and b != refreshed:
-            best, found, found_command = key, place, command
+            best, found, found_command = key, entry, command
     if found >= 0:
         m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = best, QUEUE, found, found_command
 
@@ -290,7 +285,7 @@ def _search_refresh(m: Ints, c: int, best: int) -> int:
         first, command = _refreshed_bank(m, c), REFPB
         end = first + BANK_RECORD
     for b in range(first, end, BANK_RECORD):
-        if m[b + B_AWAITED]:
+        if m[b + B_MISS_AT] == FAR:
             return best
         if m[b + B_ROW] >= 0:
             command = PRE
@@ -320,7 +315,7 @@ def _issue(m: Ints, c: int, now: int, times: Ints, commands: Ints) -> None:
         b = m[place + O_BANK]
         _from_opened(m, c, place, now, times)
     else:
-        b = m[m[place] + Q_BANK]
+        b = m[place + Q_BANK]
         _from_queue(m, c, place, command, now, times)
     free, column = now + m[m[SPANS] + command], command in (RD, WR)
     if column or not m[TWO_BUSES]:
@@ -347,34 +342,31 @@ def _from_opened(m: Ints, c: int, place: int, now: int, times: Ints) -> None:
     for later in range(place, end - OPENED_RECORD):
         m[later] = m[later + OPENED_RECORD]
     m[c + C_OPENED] -= 1
-    m[b + B_AWAITED] = 0
+    m[b + B_MISS_AT] = 0
     _column(m, c, b, command, number, now, times)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _from_queue(m: Ints, c: int, place: int, command: int, now: int, times: Ints) -> None:
     """The command that a queued request needs."""
-    kind, entry = m[c + C_DRAIN], m[place]
-    b, number = m[entry + Q_BANK], m[entry + Q_NUMBER]
-    if not m[entry + Q_COUNTED]:
-        m[entry + Q_COUNTED] = 1
+    kind = m[c + C_DRAIN]
+    b, row, number = m[place + Q_BANK], m[place + Q_ROW], m[place + Q_NUMBER]
+    if not m[place + Q_COUNTED]:
+        m[place + Q_COUNTED] = 1
         m[N_MISS if command == ACT else N_CONFLICT if command == PRE else N_HIT] += 1
     if command == PRE:
         _precharge(m, b, now, now)
         return
     m[c + C_READS + kind] -= 1
-    end = m[c + C_READ_LIST + kind] + m[c + C_READS + kind]
-    for later in range(place, end):
-        m[later] = m[later + 1]
-    m[end] = entry
+    for later in range(place, m[c + C_READ_LIST + kind] + m[c + C_READS + kind] * QUEUE_RECORD):
+        m[U(later)] = m[U(later + QUEUE_RECORD)]
     if m[F_BLOCKED] == SLOT:
         m[F_TRY] = now
     if command == ACT:
-        _activate(m, b, m[entry + Q_ROW], now)
+        _activate(m, b, row, now)
         waiting = m[c + C_OPENED_LIST] + m[c + C_OPENED] * OPENED_RECORD
         m[waiting + O_BANK], m[waiting + O_COMMAND], m[waiting + O_NUMBER] = b, WR if kind else RD, number
         m[c + C_OPENED] += 1
-        m[b + B_AWAITED] = 1
     else:
         _column(m, c, b, command, number, now, times)
 
@@ -383,7 +375,7 @@ def _from_queue(m: Ints, c: int, place: int, command: int, now: int, times: Ints
 def _activate(m: Ints, b: int, row: int, now: int) -> None:
     """Open a row; the unit's next activations keep their distance, the fifth from the first of four."""
     u, near, gaps = m[b + B_UNIT], m[b + B_GROUP] + G_NEAR, m[GAPS] + ACT * 6
-    m[b + B_ROW], m[b + B_USED] = row, 0
+    m[b + B_ROW], m[b + B_MISS], m[b + B_MISS_AT], m[b + B_USED] = row, PRE, FAR, 0
     for after in range(4):
         m[b + after] = max(m[b + after], now + m[gaps + BANK * 36 + after])
     turn = m[u + U_TURN]
@@ -392,7 +384,7 @@ def _activate(m: Ints, b: int, row: int, now: int) -> None:
     window = m[u + U_RING + ((turn + 1) & 3)] + m[FAW]
     for other in range(m[u + U_BUS], m[u + U_BUS_END], m[GROUP_RECORD]):
         if m[near] != BUS:
-            m[other + ACT] = max(m[other + ACT], now + m[gaps + m[near] * 36 + ACT], window)
+            _delay(m, other, ACT, max(now + m[gaps + m[near] * 36 + ACT], window))
         near += 1
     if m[u + U_OPEN] == 0:
         m[u + U_SINCE] = max(m[u + U_SINCE], now)
@@ -400,15 +392,25 @@ def _activate(m: Ints, b: int, row: int, now: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _delay(m: Ints, g: int, command: int, until: int) -> None:
+    """No activation, or no precharge, in a bank group before a time."""
+    m[g + command] = max(m[g + command], until)
+    for b in range(m[g + G_BANK], m[g + G_BANK_END], BANK_RECORD):
+        if m[U(b + B_MISS)] == command:
+            m[U(b + B_MISS_AT)] = max(m[U(b + B_MISS_AT)], until)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _precharge(m: Ints, b: int, start: int, now: int) -> None:
     """Close a bank at ``start``, which an access that closes its row sets after ``now``."""
     u = m[b + B_UNIT]
-    m[b + B_ROW] = -1
     m[b + ACT] = max(m[b + ACT], start + m[m[GAPS] + (BANK * 6 + PRE) * 6 + ACT])
+    m[b + B_ROW], m[b + B_MISS] = -1, ACT
+    m[b + B_MISS_AT] = max(m[b + ACT], m[m[b + B_GROUP] + ACT])
     apart = m[m[GAPS] + (UNIT * 6 + PRE) * 6 + PRE]
     if start == now and apart:
         for other in range(m[u + U_GROUP], m[u + U_GROUP_END], m[GROUP_RECORD]):
-            m[other + PRE] = max(m[other + PRE], now + apart)
+            _delay(m, other, PRE, now + apart)
     m[u + U_OPEN] -= 1
     if m[u + U_OPEN] == 0:
         m[u + U_ACTIVE] += max(start - m[u + U_SINCE], 0)
@@ -425,6 +427,8 @@ def _column(m: Ints, c: int, b: int, command: int, number: int, now: int, times:
         m[other + WR] = max(m[other + WR], now + m[gap + WR])
         near += 1
     m[b + PRE] = max(m[b + PRE], now + m[gaps + BANK * 36 + PRE])
+    if m[b + B_MISS_AT] != FAR:
+        m[b + B_MISS_AT] = max(m[b + PRE], m[m[b + B_GROUP] + PRE])
     done = now + m[READ_DONE if command == RD else WRITE_DONE]
     times[number, T_DONE] = done
     m[c + C_CLOCK] = max(m[c + C_CLOCK], done + m[CLOCK_RUNS_ON])
@@ -434,7 +438,7 @@ def _column(m: Ints, c: int, b: int, command: int, number: int, now: int, times:
         m[m[FLYING] + m[F_TAIL] % m[OUTSTANDING]] = done
         m[F_TAIL] += 1
     m[b + B_USED] += 1
-    if m[ROW_ACCESSES] and m[b + B_USED] >= m[ROW_ACCESSES] and not m[b + B_AWAITED]:
+    if m[ROW_ACCESSES] and m[b + B_USED] >= m[ROW_ACCESSES] and m[b + B_MISS_AT] != FAR:
         _precharge(m, b, m[b + PRE], now)
 
 
@@ -451,6 +455,7 @@ def _refresh(m: Ints, c: int, first: int, command: int, now: int) -> None:
     m[c + C_REFRESHED] += 1
     if command == REFPB:
         m[first + ACT] = max(m[first + ACT], now + m[m[GAPS] + (BANK * 6 + REFPB) * 6 + ACT])
+        m[first + B_MISS_AT] = max(m[first + B_MISS_AT], m[first + ACT])
     apart = m[m[GAPS] + (UNIT * 6 + command) * 6 + ACT]
     for other in range(m[u + U_GROUP], m[u + U_GROUP_END], m[GROUP_RECORD]):
-        m[other + ACT] = max(m[other + ACT], now + apart)
+        _delay(m, other, ACT, now + apart)

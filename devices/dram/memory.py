@@ -28,6 +28,8 @@ from hwsim.devices.dram.engine import (
     FIRST_CHANNEL,
     FIRST_UNIT,
     FLYING,
+    G_BANK,
+    G_BANK_END,
     G_NEAR,
     GAPS,
     GROUP,
@@ -110,7 +112,6 @@ def new_memory(shape: Shape, settings: Settings, gap: Ints, span: Ints) -> Ints:
         "bank": shape.channels * shape.banks_of_channel * BANK_RECORD,
         "flying": max(settings.outstanding, 1),
         "opened": shape.channels * shape.banks_of_channel * OPENED_RECORD,
-        "list": shape.channels * (settings.read_queue + settings.write_queue),
         "queue": shape.channels * (settings.read_queue + settings.write_queue) * QUEUE_RECORD,
     }
     ends = np.cumsum(list(parts.values()))
@@ -131,6 +132,8 @@ def new_memory(shape: Shape, settings: Settings, gap: Ints, span: Ints) -> Ints:
     bank[:, B_ROW] = -1
     bank[:, B_GROUP] = at["group"] + np.arange(len(bank)) // in_group * group_record
     bank[:, B_UNIT] = at["unit"] + np.arange(len(bank)) // in_unit * UNIT_RECORD
+    group[:, G_BANK] = at["bank"] + np.arange(len(group)) * in_group * BANK_RECORD
+    group[:, G_BANK_END] = group[:, G_BANK] + in_group * BANK_RECORD
     group[:, G_NEAR:] = np.tile(relations(shape), (shape.channels * shape.buses, 1))
     for first, last, size, record, part in (
         (U_BANK, U_BANK_END, in_unit, BANK_RECORD, "bank"),
@@ -142,8 +145,6 @@ def new_memory(shape: Shape, settings: Settings, gap: Ints, span: Ints) -> Ints:
     unit[:, U_BUS_END] = unit[:, U_BUS] + shape.groups_of_bus * group_record
     unit[:, U_RING:U_TURN] = -FAR
     _lay_channels(records("channel", CHANNEL_RECORD), at, shape, settings)
-    lists = m[at["list"] : at["list"] + parts["list"]]
-    lists[:] = at["queue"] + np.arange(len(lists)) * QUEUE_RECORD
     return m
 
 
@@ -151,8 +152,8 @@ def _lay_channels(channel: Ints, at: dict[str, int], shape: Shape, settings: Set
     """Where each channel's queues, opened banks, units and banks begin."""
     number = np.arange(shape.channels)
     slots = settings.read_queue + settings.write_queue
-    channel[:, C_READ_LIST] = at["list"] + number * slots
-    channel[:, C_WRITE_LIST] = channel[:, C_READ_LIST] + settings.read_queue
+    channel[:, C_READ_LIST] = at["queue"] + number * slots * QUEUE_RECORD
+    channel[:, C_WRITE_LIST] = channel[:, C_READ_LIST] + settings.read_queue * QUEUE_RECORD
     channel[:, C_OPENED_LIST] = at["opened"] + number * shape.banks_of_channel * OPENED_RECORD
     channel[:, C_REFRESH] = settings.refresh_every or FAR
     channel[:, C_KEY] = FAR * 8

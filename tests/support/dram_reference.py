@@ -179,13 +179,14 @@ class Reference:
     def admit(self, waiting: deque[Any], tick: int) -> None:
         while waiting:
             number, (bank, row, address, write) = waiting[0]
-            if self.controller.forwarding and any(entry["address"] == address for entry in self.writes):
-                self.done[number], self.arrived[number] = tick + 1, tick
-                waiting.popleft()
-                continue
             flying = sum(1 for one in self.arrived if one in self.read_numbers and self.done.get(one, NEVER) > tick)
             if self.outstanding and not write and flying >= self.outstanding:
                 return
+            if self.controller.forwarding and any(entry["address"] == address for entry in self.writes):
+                self.done[number], self.arrived[number] = tick + 1, tick
+                self.read_numbers.discard(number)  # answered at once, so not in flight
+                waiting.popleft()
+                continue
             queue = self.writes if write else self.reads
             if len(queue) >= (self.controller.write_queue if write else self.controller.read_queue):
                 return
