@@ -75,7 +75,9 @@ def test_context_attention_is_causal_over_past_and_new_positions(tmp_path):
     """Keys and values of 2 x 16 tokens, 4 heads of 64 in bf16, are written."""
     place = "x1/attention/vllm/0.24.0/context_attention_perf"
     windowed, fp8, ragged = {"window_size": 128}, {"kv_cache_dtype": "fp8"}, {"num_heads": 6}
-    rows = [ATTENTION | {"isl": 16, "step": 48, "latency": 0.5} | change for change in ({}, windowed, fp8, ragged)]
+    wide = {"head_dim": 512, "kernel_source": "vllm_flash_attn_fa4"}
+    changes = ({}, windowed, fp8, ragged, wide)
+    rows = [ATTENTION | {"isl": 16, "step": 48, "latency": 0.5} | change for change in changes]
     (row,) = read_tables("x1", folder=put(tmp_path, place, *rows)).rows
     heads = {"batch": 2, "heads": 8, "kv_heads": 4, "head_dim": 64}
     lengths = {"q_len": 16, "kv_len": 64}
