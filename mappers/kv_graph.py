@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
 
+from hwsim.dtypes import dtype
 from hwsim.graph import Graph, Kind, Role
 from hwsim.mappers.graph_edit import GraphEdit
 from hwsim.mappers.kv_caches import Cache, find_caches, rows_axis
@@ -134,6 +135,8 @@ def _attend(
         names = [_spread(edit, place, source, view, wide) for source, view in zip(sources, names, strict=True)]
         attrs["kv_heads"] = op.size("heads")
         scales = []
+    elif {options.keys, options.values} != {AS_THE_MODEL}:
+        attrs["cached_bytes"] = sum(dtype(edit.tensors[name].dtype).bytes_for(1) for name in names) / 2
     edit.replace(place, replace(op, inputs=(op.inputs[0], *names, *op.inputs[3:], *scales), attrs=attrs))
 
 

@@ -26,6 +26,7 @@ def shape(kernel: Kernel) -> Attention:
     """The sizes of an attention kernel."""
     heads, kv_heads = kernel.size("heads", 1), kernel.size("kv_heads", 1)
     head_dim = kernel.size("head_dim", 1)
+    cached = kernel.attrs.get("cached_bytes")  # of an element, where a cache has another format than the queries
     sizes = (
         kernel.size("batch", 1) * kv_heads,
         heads / kv_heads,
@@ -35,7 +36,7 @@ def shape(kernel: Kernel) -> Attention:
         kernel.size("v_dim", head_dim),
         bool(kernel.attrs.get("causal", False)),
         kernel.size("window"),
-        dtype(kernel.work.dtype).bytes_for(1),
+        cached if isinstance(cached, float) else dtype(kernel.work.dtype).bytes_for(1),
         bool(kernel.attrs.get("backward", False)),
     )
     return Attention(*np.array(sizes, dtype=float))

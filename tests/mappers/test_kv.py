@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import hwsim
 from hwsim.capture import find_model
 from hwsim.dtypes import dtype
+from hwsim.engine import run
 from hwsim.errors import InputError
 from hwsim.fold import fold
 from hwsim.graph import Kind, Repeat, Role
@@ -107,6 +108,20 @@ def test_formats_shrink_the_cache_by_their_bits(device, keys, values):
     bits = sum(dtype("bf16" if name == "model" else name).bits_per_element for name in (keys, values))
     elements = LAYERS * BATCH * KV_HEADS * HEAD_DIM * 8192
     assert schedule.footprint["state"] == pytest.approx(elements * bits / 8)
+
+
+def test_narrow_caches_are_faster_and_no_faster_than_their_bytes(device):
+    graph = step(tokens=32767)
+    schedules = [
+        Kv(KvOptions(keys=fmt, values=fmt)).schedule(graph, device, Policy()) for fmt in ("model", "fp8", "bfp12")
+    ]
+    seconds = [run(schedule, device, spans=False).seconds for schedule in schedules]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[2] < 0.75 * seconds[0]
+    moved_bytes = sum(
+        flow.nbytes * n for k, n in zip(schedules[2].kernels, schedules[2].counts, strict=True) for flow in k.flows
+    )
+    assert seconds[2] > moved_bytes / device.card.main.bandwidth
 
 
 def test_integers_have_scales_and_zeros(device):
