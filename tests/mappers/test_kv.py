@@ -116,8 +116,9 @@ def test_narrow_caches_are_faster_and_no_faster_than_their_bytes(device):
         Kv(KvOptions(keys=fmt, values=fmt)).schedule(graph, device, Policy()) for fmt in ("model", "fp8", "bfp12")
     ]
     seconds = [run(schedule, device, spans=False).seconds for schedule in schedules]
+    cache = LAYERS * BATCH * KV_HEADS * 2 * HEAD_DIM * 2 * 32768
     assert seconds == sorted(seconds, reverse=True)
-    assert seconds[2] < 0.75 * seconds[0]
+    assert seconds[0] - seconds[2] > 0.7 * (1 - 4.125 / 16) * cache / device.card.main.bandwidth
     moved_bytes = sum(
         flow.nbytes * n for k, n in zip(schedules[2].kernels, schedules[2].counts, strict=True) for flow in k.flows
     )
