@@ -49,14 +49,14 @@ ROWS, COLUMNS, DEPTH, CUT = (
     )
 )
 ON_UNITS = np.isin(DEPTH, UNIT_CHANNELS)
-HALF_LINE = 0.8  # bandwidth for runs of half a line over that for whole ones
+HALF_LINE = 0.62  # bandwidth for runs of half a line over that for whole ones
 LANE_ROWS = 93.0  # rows of a tile on lanes that its operands take as long as (20, 31 and 41 TFLOP/s, see LANE_TILES)
 TILE_ANSWERS = 1.0  # of memory, one after the other, before the first step of a tile and after its last
 LEAST_STEPS = 16.0  # of a slice of k
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 PORT_BYTES = 64.0  # a clock between the cache and one unit
-# Runs of channels that are no multiple of 16 take smaller copies and more addresses; copied operands are padded.
-WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.5, 1.15
+# Runs of channels that neither fill half lines nor divide them take more lines and addresses; fewest are padded.
+WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 32, 1.8, 1.3
 LANE_INDEXING = {"nchw": 0.95, "nhwc": 0.5}  # share of issue slots that addresses leave to fp32 products
 LEAST_BYTES = 2
 LEAST_CHANNELS = 8  # fewer are padded to these, in a launch of its own where channels lie last
@@ -108,7 +108,7 @@ def shape(kernel: Kernel) -> Convolution:
     first = kernel.attrs.get("layout") == "nchw"
     narrow = element < 4
     gradient = kernel.attrs.get("direction") == "grad_weight"
-    whole = channels % WHOLE_RUN == 0 or gradient
+    whole = channels < LEAST_CHANNELS or gcd(channels, WHOLE_RUN) in (channels, WHOLE_RUN) or gradient
     depthwise = batch > 1 and batch == kernel.size("in_channels", 1)
     strided = _positions(kernel, "in_size") != _positions(kernel, "out_size")
     pointwise = taps == 1 and batch == 1 and narrow and not strided
