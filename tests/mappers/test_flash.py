@@ -9,6 +9,7 @@ from toys import mlp, toy_device
 
 import hwsim
 from hwsim.capture import find_model
+from hwsim.claims import check_claims
 from hwsim.errors import DoesNotFitError, InputError
 from hwsim.fold import fold, unfold
 from hwsim.graph import Role
@@ -142,3 +143,9 @@ def test_roles_stay(m1):
     others = graph.bytes_of(Role.WEIGHT) - 32 * 2 * 4096 * 16384 * 2 - graph.nbytes["positions.weight"]
     predictors = 32 * 8 * (4096 + 16384) * 2
     assert weights == pytest.approx(others + 0.1 * 32 * 2 * 4096 * 16384 * 2 + predictors, rel=1e-3)
+
+
+@pytest.mark.parametrize("claim", ["LF1", "LF2-9-IO"])
+def test_published_times_hold(claim):
+    """Five rows from two constants, and other models with nothing refitted."""
+    assert [(outcome.figure, outcome.ratio) for outcome in check_claims([claim]) if not outcome.holds] == []
