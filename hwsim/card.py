@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from hwsim.chips import Chips, ChipsFile, chips_of
 from hwsim.errors import CardError, InputError, Problem, lookup, nearest_name
 from hwsim.figures import MARKS as MARKS
 from hwsim.figures import (
@@ -51,6 +52,7 @@ class _MemoryFile(Strict):
     granularity: Bytes | None = None
     read_energy: PerByte | None = None
     write_energy: PerByte | None = None
+    dram: ChipsFile | None = None
 
 
 class _LinkFile(Strict):
@@ -102,6 +104,7 @@ class Memory:
     granularity: float = 1.0
     read_energy: float | None = None
     write_energy: float | None = None
+    chips: Chips | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +368,7 @@ def _memory(file: _MemoryFile) -> Memory:
         granularity=_value(file.granularity, 1.0),
         read_energy=_optional(file.read_energy),
         write_energy=_optional(file.write_energy),
+        chips=chips_of(file.dram),
     )
 
 
