@@ -58,6 +58,7 @@ class Gpu:
         **{name: constant.unit for name, constant in CONSTANTS.items()},
         "registers_per_unit": "B",
         "tensor_memory_per_unit": "B",
+        "cache_partitions": "1",
         "active_static_power": "W",
         "tile_k_latency": "s",
     }

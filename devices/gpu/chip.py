@@ -26,6 +26,8 @@ REQUIRED: Mapping[str, str] = {
 # CUDA C++ Programming Guide: lanes of a warp, the widest load of a lane in bytes.
 LANES, LOAD_BYTES = 32, 16
 
+PARTITIONS = 2.0  # of the cache, as from the A100 on (NVIDIA A100 whitepaper), unless the card says otherwise
+
 # Share of the lines of a cache full of writes that are still dirty: kernels of every family that read up to 60 MiB take
 # so much longer after such a flush than in a replay (H200, H100).
 DIRTY_SHARE = 0.4
@@ -46,6 +48,7 @@ class Chip:
     main: Memory
     shared: float
     tensor_memory: float
+    partitions: float
     tile_m: int
     tile_n: int
     fitted: Mapping[str, float]
@@ -71,6 +74,7 @@ class Chip:
             main=card.main,
             shared=card.parameter("shared_memory_per_unit"),
             tensor_memory=card.parameter("tensor_memory_per_unit", 0.0),
+            partitions=card.parameter("cache_partitions", PARTITIONS),
             tile_m=int(card.parameter("tile_m")),
             tile_n=int(card.parameter("tile_n")),
             fitted={name: card.parameter(name, _neutral(card, name)) for name in CONSTANTS},
@@ -100,6 +104,8 @@ class Chip:
     def missing(self, footprint: Array) -> Array:
         """The share of bytes that the cache lacks when kernels of so many bytes are replayed back to back.
 
-        None up to the cache's capacity, all from twice of it, since what is over displaces as much.
+        None up to what a cache of two partitions keeps, each of which holds what its units read; a cache in one piece
+        keeps twice as much. All from some way on, since what is over displaces as much.
         """
-        return np.clip((footprint / self.cache.capacity - self["keep"]) / self["keep_ramp"], 0.0, 1.0)
+        kept = self["keep"] * PARTITIONS / self.partitions
+        return np.clip((footprint / self.cache.capacity - kept) / self["keep_ramp"], 0.0, 1.0)

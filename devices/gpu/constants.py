@@ -35,7 +35,9 @@ CONSTANTS: Mapping[str, Constant] = {
     "matmul_overlap": Constant(
         "1", 0.25, 0.001, 1.0, "share of the shorter of work and traffic that adds to the longer", fixed=True
     ),
-    "keep": Constant("1", 1.0, 0.05, 1.5, "footprint over capacity from which a replayed kernel misses the cache"),
+    "keep": Constant(
+        "1", 1.0, 0.05, 1.5, "footprint over capacity from which a replayed kernel misses a cache of two partitions"
+    ),
     "keep_ramp": Constant("1", 0.58, 0.05, 2.0, "growth of that ratio over which all comes to be missed", fixed=True),
     "matmul_energy": Constant("1", 1.0, 0.3, 8.0, "energy of matrix work over the card's figure", energy=True),
     "cache_energy": Constant("1", 1.0, 0.1, 2.0, "energy of the cache's bytes over the card's figure", energy=True),
