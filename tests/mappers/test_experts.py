@@ -173,7 +173,7 @@ def test_models_without_experts_are_left_alone(device):
     assert Experts().schedule(dense, device, Policy()) == Eager().schedule(dense, device, Policy())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     cache=st.sampled_from([0, 30, 200]),
     batch=st.sampled_from([1, 4, 32]),
