@@ -21,6 +21,7 @@ from hwsim.kernel_spec import spec_kernel
 from hwsim.liveness import usage
 from hwsim.mapper import Flow, Kernel, Mapper, Policy, Schedule
 from hwsim.system import System, system_of
+from hwsim.testing_transfers import transfer_problems
 from hwsim.work import work_of
 
 SLACK = 1e-9  # relative, for sums in another order
@@ -60,7 +61,8 @@ def check_device(device: Device) -> list[str]:
 
 def check_mapper(mapper: Mapper, device: Device, graphs: Sequence[Graph] = ()) -> list[str]:
     """Problems of ``mapper`` on ``device``: work and weights conserved, all that is resident counted and placed in
-    known memories within their capacity, an error where a graph does not fit. ``graphs`` are bound; default: samples.
+    known memories within their capacity, read where it is or comes to, by transfers that have a way and waits that end;
+    an error where a graph does not fit. ``graphs`` are bound; default: samples.
     """
     problems: list[str] = []
     for graph in graphs or sample_graphs():
@@ -214,6 +216,7 @@ def _schedule_problems(graph: Graph, schedule: Schedule, system: System) -> Iter
     if sum(schedule.peak.values()) < resident * (1 - SLACK):
         yield f"peak memory is {sum(schedule.peak.values()):.6g} B, weights and states alone are {resident:.6g} B"
     yield from _placement_problems(schedule, system)
+    yield from transfer_problems(graph, schedule, system)
 
 
 def _weight_bytes(kernel: Kernel) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from hwsim.cost import Cost
 from hwsim.device import estimate_run
@@ -100,6 +101,10 @@ class _Builder:
         """Tasks of all steps."""
         costs = step_costs(self._schedule, self._system)
         for index, (step, cost) in enumerate(zip(self._schedule.steps, costs, strict=True)):
+            if not 0 <= cost.seconds < inf:
+                raise InputError(
+                    f"step {index} '{step.name}' takes {cost.seconds} s: its sizes must be finite, not below 0"
+                )
             if isinstance(step, Kernel):
                 self._kernel(index, step, cost)
             else:
