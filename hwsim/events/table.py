@@ -101,9 +101,9 @@ class _Builder:
         """Tasks of all steps."""
         costs = step_costs(self._schedule, self._system)
         for index, (step, cost) in enumerate(zip(self._schedule.steps, costs, strict=True)):
-            if not 0 <= cost.seconds < inf:
+            if not (0 <= cost.seconds < inf and 0 <= step.nbytes < inf):
                 raise InputError(
-                    f"step {index} '{step.name}' takes {cost.seconds} s: its sizes must be finite, not below 0"
+                    f"step {index} '{step.name}' moves {step.nbytes} B in {cost.seconds} s: not finite, or below 0"
                 )
             if isinstance(step, Kernel):
                 self._kernel(index, step, cost)
