@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hwsim.devices.dram.card import Dram, dram_names, load_dram
+from hwsim.devices.dram.engine import COMMANDS
 from hwsim.devices.dram.simulate import Answer, Question, simulate
 
 names = dram_names
@@ -43,7 +44,7 @@ def as_data(answer: Answer) -> dict[str, Any]:
         "fraction_of_peak": answer.fraction,
         **{f"latency_{name}_s": value for name, value in answer.latency.items()},
         **_rows(answer),
-        "commands": {name: answer.counters[name] for name in ("ACT", "PRE", "RD", "WR", "REF", "REFpb")},
+        "commands": {name: answer.counters[name] for name in COMMANDS},
         "energy_j": total,
         "energy_parts_j": answer.energy,
         "energy_j_per_bit": None if total is None else total / (8 * answer.bytes),

@@ -23,25 +23,27 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 U = np.uint64
 
-ACT, PRE, RD, WR, REF, REFPB = range(6)
-COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFpb")
+ACT, PRE, RD, WR, REF, REFPB, ACT2 = range(7)
+COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFpb", "ACT2")
 BANK, GROUP, STACK, UNIT, BUS = range(5)  # how two banks of one data bus are related, the nearest first
 FAR = 1 << 56  # a time that never comes
 SUBTICKS = 16  # bits: intervals between arrivals are in ticks / 2^16
-OPENED, REFRESH, QUEUE = range(3)  # where the next command of a channel comes from
+OPENED, REFRESH, QUEUE, HALF = range(4)  # where the next command of a channel comes from
 
 # Settings, at the beginning of the memory; times in ticks.
 FAW, READ_DONE, WRITE_DONE, REFRESH_EVERY, PER_BANK, READ_QUEUE, WRITE_QUEUE, DRAIN_ABOVE, DRAIN_BELOW = range(9)
-TWO_BUSES, ODD, PROTECT_HITS, ROW_ACCESSES, FORWARDING, OUTSTANDING, INTERVAL, CLOCK_RUNS_ON = range(9, 17)
+TWO_BUSES, ODD, PROTECT_HITS, ROW_ACCESSES, FORWARDING, OUTSTANDING, INTERVAL, CLOCK_RUNS_ON, HALVES_WITHIN = range(
+    9, 18
+)
 # Counts, and where the records of each kind begin.
-CHANNELS, UNITS, BANKS, FIRST_CHANNEL, FIRST_UNIT, FIRST_BANK, GAPS, SPANS, FLYING, GROUP_RECORD = range(17, 27)
+CHANNELS, UNITS, BANKS, FIRST_CHANNEL, FIRST_UNIT, FIRST_BANK, GAPS, SPANS, FLYING, GROUP_RECORD = range(18, 28)
 # The load's front: the next request, served ones, what it waits for, when to try again, reads in flight, the ring of
 # their completions, the time, refreshes since a request was last served.
-F_NEXT, F_SERVED, F_BLOCKED, F_TRY, F_FLYING, F_HEAD, F_TAIL, F_TIME, F_IDLE = range(27, 36)
+F_NEXT, F_SERVED, F_BLOCKED, F_TRY, F_FLYING, F_HEAD, F_TAIL, F_TIME, F_IDLE = range(28, 37)
 # Counters: one per command, then what a request found in its bank, and what the write queue answered.
-N_COMMANDS = 36
-N_HIT, N_MISS, N_CONFLICT, N_FORWARDED, N_MERGED = range(42, 47)
-HEADER = 47
+N_COMMANDS = 37
+N_HIT, N_MISS, N_CONFLICT, N_FORWARDED, N_MERGED = range(44, 49)
+HEADER = 49
 
 # Of a bank: first the earliest ACT, PRE, RD and WR by its own rules; its open row (-1: none), group and unit; when what
 # a request for another row needs can start (FAR while the bank was opened for a request that waits) and whether that is
@@ -59,12 +61,12 @@ UNIT_RECORD = 14
 # Of a channel: entries of its queues and where they begin, opened banks and where, when its buses are free, the
 # earliest time of a further command, whether writes drain, when the next refresh is due, how many are done and how many
 # were due, when its data clock stops, the searches made; the command to come: its key, whence, where, what; where its
-# units and banks begin; requests of the chosen queue that were searched, whether others have arrived since, and whether
-# the next command is yet to be found.
+# units and banks begin; requests of the chosen queue that were searched, whether others have arrived since, whether
+# the next command is yet to be found; the bank whose activation wants its second command (0: none), and until when.
 C_READS, C_WRITES, C_READ_LIST, C_WRITE_LIST, C_OPENED, C_OPENED_LIST, C_COLUMN_BUS, C_ROW_BUS = range(8)
 C_FLOOR, C_DRAIN, C_REFRESH, C_REFRESHED, C_DUE, C_CLOCK, C_SEARCH, C_KEY, C_FROM, C_PLACE, C_COMMAND = range(8, 19)
-C_FIRST_UNIT, C_FIRST_BANK, C_KNOWN, C_TOUCHED, C_STALE = range(19, 24)
-CHANNEL_RECORD = 24
+C_FIRST_UNIT, C_FIRST_BANK, C_KNOWN, C_TOUCHED, C_STALE, C_HALF, C_HALF_BY = range(19, 26)
+CHANNEL_RECORD = 26
 # Of a queued request: its bank, row, number, whether it was counted as hit, miss or conflict, its address.
 Q_BANK, Q_ROW, Q_NUMBER, Q_COUNTED, Q_ADDRESS = range(5)
 QUEUE_RECORD = 5
@@ -206,6 +208,8 @@ def _search(m: Ints, c: int) -> None:
     first = m[c + C_OPENED_LIST]
     for o in range(first, first + m[c + C_OPENED] * OPENED_RECORD, OPENED_RECORD):
         b, command, number = m[o + O_BANK], m[o + O_COMMAND], m[o + O_NUMBER]
+        if b == m[c + C_HALF]:
+            continue
         start = max(m[b + command], m[m[b + B_GROUP] + command], column_at)
         start += start & m[ODD]
         if m[CLOCK_RUNS_ON] and start >= m[c + C_CLOCK]:
@@ -222,6 +226,18 @@ def _search(m: Ints, c: int) -> None:
         if m[TWO_BUSES] or best > max(m[c + C_FLOOR], m[c + C_ROW_BUS]) << KEY_BITS:
             _choose_queue(m, c)
         _search_queue(m, c, best, 0)
+    if m[c + C_HALF]:
+        _search_half(m, c)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _search_half(m: Ints, c: int) -> None:
+    """An activation's second command: when nothing else can start, or when it has to."""
+    start = max(m[c + C_FLOOR], m[c + C_ROW_BUS])
+    last = start >= m[c + C_HALF_BY]
+    key = (start << KEY_BITS) + (0 if last else 7)
+    if key < m[c + C_KEY] or (last and key == m[c + C_KEY]):
+        m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = key, HALF, m[c + C_HALF], ACT2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -241,7 +257,7 @@ def _search_queue(m: Ints, c: int, best: int, begin: int) -> None:
     column = WR if drain else RD
     row_rank = 4 if m[TWO_BUSES] else 2
     column_at, row_at = max(m[c + C_FLOOR], m[c + C_COLUMN_BUS]), max(m[c + C_FLOOR], m[c + C_ROW_BUS])
-    runs_on, clock, protect = m[CLOCK_RUNS_ON], m[c + C_CLOCK], m[PROTECT_HITS]
+    runs_on, clock, protect, half = m[CLOCK_RUNS_ON], m[c + C_CLOCK], m[PROTECT_HITS], m[c + C_HALF]
     refreshed = -1
     if m[PER_BANK] and m[c + C_REFRESHED] < m[c + C_DUE]:
         refreshed = _refreshed_bank(m, c)
@@ -262,6 +278,8 @@ def _search_queue(m: Ints, c: int, best: int, begin: int) -> None:
             if protect and command == PRE and m[b + B_SEEN] == search:
                 continue
         key = (start << KEY_BITS) + rank
+        if half and (b == half or command == ACT):
+            continue
         if key < best and b != refreshed:
             best, found, found_command = key, entry, command
     if found >= 0:
@@ -311,6 +329,10 @@ def _issue(m: Ints, c: int, now: int, times: Ints, commands: Ints) -> None:
     if source == REFRESH:
         b = place
         _refresh(m, c, b, command, now)
+    elif source == HALF:
+        b, m[c + C_HALF] = place, 0
+        for after in (RD, WR):
+            m[b + after] = max(m[b + after], now + m[m[SPANS] + ACT2])
     elif source == OPENED:
         b = m[place + O_BANK]
         _from_opened(m, c, place, now, times)
@@ -325,7 +347,7 @@ def _issue(m: Ints, c: int, now: int, times: Ints, commands: Ints) -> None:
     m[c + C_FLOOR], m[c + C_STALE] = now if column and m[TWO_BUSES] else now + 1, 1
     if len(commands):
         total = 0
-        for which in range(6):
+        for which in range(7):
             total += m[N_COMMANDS + which]
         commands[total, 0], commands[total, 1] = now, command
         commands[total, 2], commands[total, 3] = (b - m[FIRST_BANK]) // BANK_RECORD, m[b + B_ROW]
@@ -367,6 +389,8 @@ def _from_queue(m: Ints, c: int, place: int, command: int, now: int, times: Ints
         waiting = m[c + C_OPENED_LIST] + m[c + C_OPENED] * OPENED_RECORD
         m[waiting + O_BANK], m[waiting + O_COMMAND], m[waiting + O_NUMBER] = b, WR if kind else RD, number
         m[c + C_OPENED] += 1
+        if m[HALVES_WITHIN]:
+            m[c + C_HALF], m[c + C_HALF_BY] = b, now + m[HALVES_WITHIN]
     else:
         _column(m, c, b, command, number, now, times)
 

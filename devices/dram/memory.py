@@ -74,6 +74,7 @@ class Settings(NamedTuple):
     outstanding: int
     interval: int
     clock_runs_on: int
+    halves_within: int
 
 
 @dataclass(frozen=True)

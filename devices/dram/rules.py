@@ -17,6 +17,8 @@ from hwsim.devices.dram.engine import ACT, BANK, BUS, GROUP, PRE, RD, REF, REFPB
 from hwsim.devices.dram.memory import Settings, Shape
 from hwsim.devices.dram.schema import ControllerFile
 
+COMMAND_SPANS = ("ACT", "PRE", "RD", "WR", "REF", "REF", "ACT")  # whose clocks each command of the engine takes
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -33,7 +35,7 @@ def rules_of(card: Dram, channels: int) -> Rules:
     """The rules of a card for so many of its channels."""
     half = any(span % 1 for span in card.spans.values())
     per = 2 if half else 1
-    span = np.array([round(card.spans[name] * per) for name in ("ACT", "PRE", "RD", "WR", "REF", "REF")], np.int64)
+    span = np.array([round(card.spans[name] * per) for name in COMMAND_SPANS], np.int64)
     gap = np.zeros((5, 6, 6), np.int64)
     for near, before, after, clocks in _pairs(card):
         gap[near, before, after] = max(clocks * per + span[before] - span[after], 0)
@@ -110,4 +112,5 @@ def settings_of(card: Dram, rules: Rules, controller: ControllerFile, outstandin
         outstanding=outstanding,
         interval=round(interval / rules.tick * 2**SUBTICKS),
         clock_runs_on=t["tWCKPST"] * per,
+        halves_within=t["tAAD"] * per,
     )

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.devices.dram.card import Dram, dram_names, load_dram
-from hwsim.devices.dram.engine import COMMANDS, run
+from hwsim.devices.dram.engine import COMMANDS, N_COMMANDS, N_HIT, run
 from hwsim.devices.dram.memory import new_memory
 from hwsim.devices.dram.rules import rules_of, settings_of
 from hwsim.devices.dram.schema import ControllerFile
 from hwsim.devices.dram.simulate import Question, simulate
 
-CARDS = ("ddr4-3200", "ddr5-4800", "hbm2", "hbm3", "gddr6-14000", "lpddr4x-4266")
+CARDS = ("ddr4-3200", "ddr5-4800", "hbm2", "hbm3", "gddr6-14000", "lpddr4x-4266", "lpddr5-6400")
 
 
 def controller(**changes: Any) -> ControllerFile:
@@ -30,7 +30,7 @@ def fast(card: Dram, chosen: ControllerFile, load: np.ndarray, outstanding: int 
     m = new_memory(rules.shape, settings_of(card, rules, chosen, outstanding, 0.0), rules.gap, rules.span)
     times, commands = np.zeros((len(load), 2), np.int64), np.zeros((20 * len(load) + 100, 4), np.int64)
     assert run(m, load, times, commands, len(load))
-    issued = int(m[36:42].sum())
+    issued = int(m[N_COMMANDS:N_HIT].sum())
     return times, [(int(t), COMMANDS[c], int(b), int(r)) for t, c, b, r in commands[:issued]], rules
 
 

@@ -83,6 +83,7 @@ def violations(card: Dram, commands: list[Command], per_clock: int, window: int 
     """Pairs of commands of one channel that are closer than the standard allows."""
     bound, found = distances(card, per_clock), []
     span = {name: round(card.spans[name] * per_clock) for name in SPANS}
+    span["ACT2"] = span["ACT"]
     places = {bank: bank_place(card, bank) for bank in {command[2] for command in commands}}
     nearness = {(a, b): near(places[a], places[b]) for a in places for b in places}
     activations: dict[tuple[int, int], deque[int]] = {}
@@ -111,6 +112,8 @@ def row_violations(card: Dram, commands: list[Command], closes: bool) -> list[st
     rows: dict[int, int] = {}
     found = []
     for start, name, bank, row in commands:
+        if name == "ACT2":
+            continue
         if name in ("RD", "WR") and not closes and rows.get(bank) != row:
             found.append(f"{name} of row {row} in bank {bank} at {start}, open is {rows.get(bank)}")
         if name == "ACT":
@@ -153,6 +156,8 @@ class Reference:
         self.writes: list[dict[str, Any]] = []
         self.opened: list[dict[str, Any]] = []
         self.last_acts: dict[tuple[int, int], deque[int]] = {}
+        self.half: tuple[int, int] | None = None  # the bank whose activation wants its second command, and until when
+        self.clock_stops = 0
         self.drain, self.column_free, self.row_free = False, 0, 0
         self.pending: list[tuple[int, int]] = []
         self.units = list(product(range(o["pseudo_channels"]), range(o["ranks"])))
@@ -204,16 +209,34 @@ class Reference:
 
     def pick(self, tick: int, allowed: tuple[str, ...]) -> None:
         """Issue one of the ``allowed`` commands that can start now, if there is one."""
+        if (self.half and tick >= self.half[1] and tick >= self.row_free) or (
+            not self.pick_other(tick, allowed) and self.half and tick >= self.row_free
+        ):
+            self.second_half(tick)
+
+    def second_half(self, tick: int) -> None:
+        """An activation's second command."""
+        assert self.half
+        number, self.half = self.half[0], None
+        for after in ("RD", "WR"):
+            ready = self.banks[number].ready
+            ready[after] = max(ready[after], tick + self.span["ACT"])
+        self.commands.append((tick, "ACT2", number, -1))
+        self.occupy(tick, "ACT")
+
+    def pick_other(self, tick: int, allowed: tuple[str, ...]) -> bool:
+        """Issue what is no second half of an activation; whether there was something."""
         for entry in sorted(self.opened, key=lambda entry: int(entry["number"])):
             command = "WR" if entry["write"] else "RD"
+            if self.half and entry["bank"] == self.half[0]:
+                continue
             if command in allowed and self.can(tick, command, entry["bank"]):
                 self.opened.remove(entry)
                 self.banks[entry["bank"]].awaited = False
                 self.column(tick, command, entry)
-                return
+                return True
         if self.pending:
-            self.refresh(tick, allowed)
-            return
+            return self.refresh(tick, allowed)
         self.choose()
         queue = self.writes if self.drain else self.reads
         hits: set[int] = set()
@@ -229,9 +252,12 @@ class Reference:
                 protected = self.controller.scheduler == "frfcfs-hits" and entry["bank"] in hits
                 if bank.awaited or protected:
                     continue
+            if self.half and (entry["bank"] == self.half[0] or command == "ACT"):
+                continue
             if command in allowed and self.can(tick, command, entry["bank"]):
                 self.take(tick, command, entry, queue)
-                return
+                return True
+        return False
 
     def choose(self) -> None:
         """Whether writes drain."""
@@ -245,6 +271,16 @@ class Reference:
         """Whether a command to a bank may start in this tick."""
         if command != "PRE" and tick % self.per:
             return False
+        column = command in ("RD", "WR")
+        awake = self.card.clocks["tWCKPST"] * self.per
+        if column and awake and tick - 1 >= self.clock_stops:
+            return self.ready_since(tick - 1, command, number)  # a command that starts the data clock comes first
+        if column and awake and tick >= self.clock_stops:
+            return False
+        return self.ready_since(tick, command, number)
+
+    def ready_since(self, tick: int, command: str, number: int) -> bool:
+        """Whether bus and bank would take a command."""
         column = command in ("RD", "WR")
         if tick < (self.column_free if column else self.row_free):
             return False
@@ -260,13 +296,17 @@ class Reference:
         if command == "ACT":
             bank.row, bank.used, bank.awaited = entry["row"], 0, True
             self.opened.append(entry)
+            if self.card.clocks["tAAD"]:
+                self.half = (entry["bank"], tick + self.card.clocks["tAAD"] * self.per)
             self.note(tick, "ACT", entry["bank"], entry["row"])
         else:
             self.column(tick, command, entry)
 
     def column(self, tick: int, command: str, entry: dict[str, Any]) -> None:
         t, bank = self.card.clocks, self.banks[entry["bank"]]
-        self.done[entry["number"]] = tick + (t["tCL" if command == "RD" else "tCWL"] + t["tBL"]) * self.per
+        done = tick + (t["tCL" if command == "RD" else "tCWL"] + t["tBL"]) * self.per
+        self.done[entry["number"]] = done
+        self.clock_stops = max(self.clock_stops, done + t["tWCKPST"] * self.per)
         row = bank.row
         self.note(tick, command, entry["bank"], row if row is not None else -1)
         bank.used += 1
@@ -276,13 +316,13 @@ class Reference:
             gap = distance(self.card, "bank", "PRE", "ACT") * self.per + self.span["PRE"] - self.span["ACT"]
             bank.ready["ACT"] = max(bank.ready["ACT"], bank.ready["PRE"] + gap)
 
-    def refresh(self, tick: int, allowed: tuple[str, ...]) -> None:
+    def refresh(self, tick: int, allowed: tuple[str, ...]) -> bool:
         """The first unit that waits: close its banks, then refresh."""
         bus, unit = self.pending[0]
         numbers = [n for n, b in enumerate(self.banks) if (b.place["bus"], b.place["unit"]) == (bus, unit)]
         banks = [self.banks[number] for number in numbers]
         if any(bank.awaited for bank in banks):
-            return
+            return False
         opened = [bank for bank in banks if bank.row is not None]
         if opened:
             if "PRE" in allowed and tick >= self.row_free and all(tick >= bank.ready["PRE"] for bank in opened):
@@ -292,7 +332,8 @@ class Reference:
                         self.rules(tick, "PRE", number)
                 self.occupy(tick, "PRE")
                 self.commands.append((tick, "PRE", numbers[0], -1))
-            return
+                return True
+            return False
         own = [self.own_act(number) for number in numbers]
         if "REF" in allowed and not tick % self.per and tick >= max(self.row_free, *own):
             self.pending.pop(0)
@@ -301,6 +342,8 @@ class Reference:
                 bank.ready["ACT"] = max(bank.ready["ACT"], tick + gap)
             self.occupy(tick, "REF")
             self.commands.append((tick, "REF", numbers[0], -1))
+            return True
+        return False
 
     def own_act(self, number: int) -> int:
         """When a bank's own rules (tRC, tRP) would let it open again."""
