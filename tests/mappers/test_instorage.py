@@ -141,7 +141,7 @@ def test_what_cannot_be_is_said(one):
         load_mapper("instorage", {"chosen": 0})
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(drives=st.integers(1, 6), batch=st.sampled_from([1, 16, 64]), attention=st.sampled_from(["drive", "gpu"]))
 def test_another_drive_never_slows(drives, batch, attention):
     few, many = system(*["inst-csd"] * drives), system(*["inst-csd"] * (drives + 1))
