@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf
+from math import inf, isfinite
 from typing import ClassVar
 
 from hwsim.card import Card, Figure, Link, Memory
@@ -18,7 +18,7 @@ from hwsim.device import Device, Serving, Tags, estimate_run
 from hwsim.errors import InputError, UnknownNameError, lookup
 from hwsim.mapper import Flow, Kernel, Transfer
 from hwsim.placement import HOST
-from hwsim.serving import serve
+from hwsim.serving import bounded, serve
 from hwsim.work import Pattern
 
 
@@ -34,7 +34,7 @@ class Wire:
     bandwidth: float
     back: float
     latency: float = 0.0
-    energy: float = 0.0
+    energy: float | None = 0.0
     half_duplex: bool = False
     port: str = ""
 
@@ -51,7 +51,7 @@ class Hop:
     resource: str
     bandwidth: float
     latency: float
-    energy: float
+    energy: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,8 @@ class System:
         busy |= {hop.resource: transfer.nbytes / hop.bandwidth for hop in hops}
         bound = max(busy, key=busy.__getitem__)
         flowing = max(busy[bound], read.seconds, write.seconds)
-        joules = read.joules + write.joules + transfer.nbytes * sum(hop.energy for hop in hops)
+        links = sum(bounded(hop.energy, inf, hop.bandwidth, f"link '{hop.resource}'") for hop in hops)
+        joules = read.joules + write.joules + transfer.nbytes * links
         traffic = _added({source.name: read.nbytes}, {target.name: write.nbytes})
         return Cost(latency + flowing, joules, traffic, busy, bound if flowing >= latency else "latency")
 
@@ -236,15 +237,17 @@ def system_of(device: Device) -> System:
         return device
     card = device.card
     link = card.link(HOST)
-    wires = () if link is None else (wire_of(link, link.name, (card.name, HOST)),)
+    wires = () if link is None else (wire_of(card, link, link.name, (card.name, HOST)),)
     return System(Topology(card.name, {card.name: card}, wires, title=card.title), {card.name: device})
 
 
-def wire_of(link: Link, name: str, ends: tuple[str, str]) -> Wire:
-    """A wire with the figures of a card's own link, that of the first end."""
-    return Wire(
-        name, ends, link.bandwidth, link.bandwidth, link.latency, link.energy or 0.0, port=f"{ends[0]}.{link.name}"
-    )
+def wire_of(card: Card, link: Link, name: str, ends: tuple[str, str]) -> Wire:
+    """A wire with the figures of a card's own link, that of the first end; an energy that it lacks is bounded by the
+    card's power."""
+    power = max(0.0, card.limit - card.idle)
+    energy = power / link.bandwidth if link.energy is None and isfinite(power) else link.energy
+    port = f"{ends[0]}.{link.name}"
+    return Wire(name, ends, link.bandwidth, link.bandwidth, link.latency, energy, port=port)
 
 
 def _width(path: Sequence[Hop]) -> float:

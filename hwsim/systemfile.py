@@ -237,7 +237,7 @@ def _wire(link: LinkFile, figures: Mapping[str, Figure]) -> Wire:
         value["bandwidth"],
         value.get("back", value["bandwidth"]),
         value.get("latency", 0.0),
-        value.get("energy", 0.0),
+        value.get("energy"),
         link.half_duplex,
         link.card or "",
     )
@@ -270,7 +270,7 @@ def _wire_of(name: str, end: str, card: Card, own: Link, figures: dict[str, Figu
     """A wire with the figures of a card's own link; their provenance goes into ``figures``."""
     wire = f"{name} {own.name}"
     figures |= {f"links.{wire}.{what}": figure for what, figure in card_figures(card, own).items()}
-    return wire_of(own, wire, (name, end))
+    return wire_of(card, own, wire, (name, end))
 
 
 def _named(form: Inline) -> Iterator[tuple[str, str | DeviceFile]]:
