@@ -65,13 +65,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A system as data: a card per device (the first is the main one), wires, provenance of their figures."""
+    """A system as data: a card per device (the first is the main one), wires, provenance of their figures, and the
+    titles of ``sources``."""
 
     name: str
     cards: Mapping[str, Card]
     wires: tuple[Wire, ...] = ()
     figures: Mapping[str, Figure] = field(default_factory=dict)
     title: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 class System:

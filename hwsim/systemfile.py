@@ -131,7 +131,8 @@ class _Reader:
             figures |= {f"links.{link.name}.{what}": figure for what, figure in given.items()}
         self._check_joined(wires)
         cards = {name: device.card for name, device in devices.items()}
-        return System(Topology(self.file.system, cards, tuple(wires), figures, self.file.title), devices)
+        sources = _sources(cards) | {key: source.title for key, source in self.file.sources.items()}
+        return System(Topology(self.file.system, cards, tuple(wires), figures, self.file.title, sources), devices)
 
     def _problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         line, column = self.marks.where(path)
@@ -263,7 +264,12 @@ def _inline(form: Inline, calibration: str | Path | None) -> System:
         if own is not None:
             wires.append(_wire_of(first, second, devices[first].card, own, figures))
     cards = {name: device.card for name, device in devices.items()}
-    return System(Topology(_label(form), cards, tuple(wires), figures), devices)
+    return System(Topology(_label(form), cards, tuple(wires), figures, sources=_sources(cards)), devices)
+
+
+def _sources(cards: Mapping[str, Card]) -> dict[str, str]:
+    """The titles of all cards' sources."""
+    return {key: title for card in cards.values() for key, title in card.sources.items()}
 
 
 def _wire_of(name: str, end: str, card: Card, own: Link, figures: dict[str, Figure]) -> Wire:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,7 +12,8 @@ from hwsim.commands.output import print_columns, print_json, print_table, say, s
 from hwsim.errors import HwsimError, UnknownNameError
 
 if TYPE_CHECKING:
-    from hwsim.card import Card
+    from hwsim.card import Card, Figure
+    from hwsim.system import System
     from hwsim.zoo import Preset
 
 Rows = list[dict[str, Any]]
@@ -37,15 +38,18 @@ def show(
     name: Annotated[str, typer.Argument(help="A device, a path to a card, a model, or a mapper.")],
     json: options.Json = False,
 ) -> None:
-    """Show a card with the source of every figure, a model with its sizes, or a mapper with its options."""
+    """Show a card or a system with the source of every figure, a model with its sizes, or a mapper with its options."""
     from hwsim.device import card_names, is_file, load_device
     from hwsim.registry import plugins
     from hwsim.simulation import MAPPERS
+    from hwsim.systemfile import is_system, load_system
     from hwsim.zoo import presets
 
     models, mappers = presets(), plugins(MAPPERS)
     if name in models:
         _show_model(models[name], json)
+    elif is_system(name):
+        _show_system(load_system(name), json)
     elif is_file(name) or name in card_names():
         _show_card(load_device(name).card, json)
     elif name in mappers:
@@ -55,12 +59,13 @@ def show(
 
 
 def print_schema(
-    what: Annotated[Literal["study", "card", "calibration"], typer.Argument(help="Which kind of file.")],
+    what: Annotated[Literal["study", "card", "system", "calibration"], typer.Argument(help="Which kind of file.")],
 ) -> None:
-    """Print the JSON Schema of a study, a card or a calibration, for editors."""
-    from hwsim.study.schema import calibration_schema, card_schema, study_schema
+    """Print the JSON Schema of a study, a card, a system or a calibration, for editors."""
+    from hwsim.study.schema import calibration_schema, card_schema, study_schema, system_schema
 
-    print_json({"study": study_schema, "card": card_schema, "calibration": calibration_schema}[what]())
+    schemas = {"study": study_schema, "card": card_schema, "system": system_schema, "calibration": calibration_schema}
+    print_json(schemas[what]())
 
 
 def _devices() -> Rows:
@@ -157,29 +162,52 @@ _LISTS: dict[str, Callable[[], Rows]] = {
 }
 
 
-def _show_card(card: Card, json: bool) -> None:
-    rows: Rows = [
+def _figures(figures: Mapping[str, Figure], sources: Mapping[str, str]) -> Rows:
+    return [
         {
             "figure": path,
             "value": figure.value,
             "unit": figure.unit,
             "mark": figure.mark,
-            "source": card.sources.get(figure.source, figure.source),
+            "source": sources.get(figure.source, figure.source),
             "note": figure.note,
         }
-        for path, figure in card.figures.items()
+        for path, figure in figures.items()
     ]
-    if json:
-        print_json({"card": card.name, "title": card.title, "family": card.family, "figures": rows})
-        return
+
+
+def _print_figures(rows: Rows, title: str) -> None:
     from hwsim.units import format_quantity
 
     cells = [
         [row["figure"], format_quantity(row["value"], row["unit"]), row["mark"], row["source"], row["note"]]
         for row in rows
     ]
+    print_table(cells, ("figure", "value", "mark", "source", "note"), title)
+
+
+def _show_card(card: Card, json: bool) -> None:
+    rows = _figures(card.figures, card.sources)
+    if json:
+        print_json({"card": card.name, "title": card.title, "family": card.family, "figures": rows})
+        return
     form = " (first form: peaks only)" if card.first_form else ""
-    print_table(cells, ("figure", "value", "mark", "source", "note"), f"{card.title}, family {card.family}{form}")
+    _print_figures(rows, f"{card.title}, family {card.family}{form}")
+
+
+def _show_system(system: System, json: bool) -> None:
+    topology = system.topology
+    devices = {name: card.name for name, card in topology.cards.items()}
+    links = {wire.name: " - ".join(wire.ends) for wire in topology.wires}
+    rows = _figures(topology.figures, topology.sources)
+    if json:
+        print_json({"system": system.name, "devices": devices, "links": links, "figures": rows})
+        return
+    devices[system.main_name] += ", the main device"
+    print_table(
+        [*devices.items(), *links.items()], ("device or link", "card, or what it joins"), topology.title or system.name
+    )
+    _print_figures(rows, "Links")
 
 
 def _show_model(preset: Preset, json: bool) -> None:

@@ -26,7 +26,7 @@ from hwsim.errors import InputError, Problem, lookup, shown
 from hwsim.precision import PRECISIONS
 from hwsim.registry import plugins
 from hwsim.simulation import MAPPERS, choose_mapper
-from hwsim.systemfile import shipped_systems
+from hwsim.systemfile import SystemFile, shipped_systems
 from hwsim.units import parse_count
 from hwsim.workload import MAX_SIZE, PHASES
 from hwsim.zoo import presets
@@ -295,6 +295,11 @@ def study_schema() -> dict[str, Any]:
 def card_schema() -> dict[str, Any]:
     """The JSON Schema of a hardware card."""
     return json_schema(CardFile, "hwsim card")
+
+
+def system_schema() -> dict[str, Any]:
+    """The JSON Schema of a system of devices."""
+    return json_schema(SystemFile, "hwsim system")
 
 
 def calibration_schema() -> dict[str, Any]:

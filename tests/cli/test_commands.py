@@ -249,6 +249,31 @@ def test_figures_are_written(hwsim, tmp_path, command):
 def test_schemas_are_printed(hwsim):
     assert hwsim("schema", "study").data["title"] == "hwsim study"
     assert hwsim("schema", "card").data["properties"]["memories"]
+    assert hwsim("schema", "system").data["properties"]["links"]
+
+
+SYSTEM = """
+system: gpu-and-drive
+devices: {gpu: nvidia-a6000, drive: inst-csd}
+links: [{name: cable, between: [gpu, drive], card: drive.pcie}]
+"""
+
+
+def test_a_system_file_is_shown_and_taken_for_a_device(hwsim, tmp_path):
+    path = tmp_path / "system.yaml"
+    path.write_text(SYSTEM)
+    shown = hwsim("show", path, "--json").data
+    assert shown["devices"] == {"gpu": "nvidia-a6000", "drive": "inst-csd"}
+    assert shown["links"] == {"cable": "gpu - drive"}
+    assert {row["source"] for row in shown["figures"]} > {
+        "Pan et al., InstInfer / InstAttention (arXiv 2409.04992, HPCA'25)"
+    }
+    ran = hwsim(*ESTIMATE[:3], path, "--json")
+    assert ran.data["device"] == "gpu-and-drive"
+    path.write_text(SYSTEM.replace("drive]", "drve]"))
+    ran = hwsim(*ESTIMATE[:3], path)
+    assert ran.code == 2
+    assert "links.0.between: a link to 'drve', which is no device and no switch" in ran.err
 
 
 def test_a_defect_is_one_sentence_and_exits_with_1(hwsim, monkeypatch):

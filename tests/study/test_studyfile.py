@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hwsim.errors import StudyError
-from hwsim.study.schema import card_schema, study_schema
+from hwsim.study.schema import card_schema, study_schema, system_schema
 from hwsim.study.studyfile import read_study
 
 ROOT = Path(__file__).parents[2]
@@ -111,9 +111,11 @@ def test_a_wrong_setting_stands_at_the_option(write, setting, message):
     assert problems(write(), setting) == [message]
 
 
-@pytest.mark.parametrize(("name", "schema"), [("study", study_schema), ("card", card_schema)])
+@pytest.mark.parametrize(
+    ("name", "schema"), [("study", study_schema), ("card", card_schema), ("system", system_schema)]
+)
 def test_the_committed_schema_is_fresh_and_draft_7(name, schema):
-    """If this fails: `hwsim schema study > schemas/study.schema.json`, and the same for card."""
+    """If this fails: `hwsim schema study > schemas/study.schema.json`, and the same for card and system."""
     text = (ROOT / "schemas" / f"{name}.schema.json").read_text("utf-8")
     assert json.loads(text) == schema()
     assert "prefixItems" not in text
