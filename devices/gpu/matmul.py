@@ -13,6 +13,8 @@ as wide as rows are aligned), and of lanes (fp32).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import gcd
 from typing import NamedTuple
 
@@ -24,6 +26,7 @@ from hwsim.devices.gpu.chip import LANES as WARP_LANES
 from hwsim.devices.gpu.chip import LOAD_BYTES, Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.ways import by_way
 from hwsim.dtypes import dtype
 from hwsim.mapper import Kernel
 
@@ -60,13 +63,30 @@ _TILES: tuple[set[tuple[int, int]], ...] = (
 )
 _VECTORS = ((1, 4), (4, 1))  # of a product with a vector (cuBLAS gemv): a block reads its rows whole, nothing is cut
 _SKINNY = (16, 8)  # of a product of few rows on lanes (cuBLAS gemmSN): as many rows as there are
-_SHAPES = sorted({*_VECTORS, _SKINNY, *(pair for tiles in _TILES for pair in tiles if pair[0] * pair[1] <= LARGEST)})
-_CUTS = 3  # tries of a tile: whole, as many slices as units are free, half as many
-ROWS, COLUMNS = (np.repeat(np.array(side, dtype=float), _CUTS) for side in zip(*_SHAPES, strict=True))
-_FREE = np.tile([0.0, 1.0, 0.5], len(_SHAPES))
-_VECTOR = np.minimum(ROWS, COLUMNS) == 1
-_FEW = np.repeat([shape == _SKINNY for shape in _SHAPES], _CUTS)
-ALLOWED = np.array([np.repeat([shape in tiles for shape in _SHAPES], _CUTS) for tiles in _TILES])
+_CUTS = (0.0, 1.0, 0.5)  # tries of a tile: whole, as many slices as units are free, half as many
+
+
+class Tiles(NamedTuple):
+    """The tiles that a main loop may take, each with its tries: sides, the share of free units that slices take, and
+    whether it is one of `_VECTORS` or the `_SKINNY` one."""
+
+    rows: Array
+    columns: Array
+    free: Array
+    vector: npt.NDArray[np.bool_]
+    few: npt.NDArray[np.bool_]
+
+
+def _tiles(loop: int) -> Tiles:
+    shapes = [shape for shape in sorted(_TILES[loop]) if shape[0] * shape[1] <= LARGEST]
+    shapes += [] if loop == GROUP else list(_VECTORS)
+    shapes += [_SKINNY] if loop in (ROUGH, LANES) else []
+    rows, columns, free = np.array([(*shape, free) for shape in shapes for free in _CUTS]).T
+    few = (rows == _SKINNY[0]) & (columns == _SKINNY[1])
+    return Tiles(rows, columns, free, np.minimum(rows, columns) == 1, few)
+
+
+TILES = tuple(_tiles(loop) for loop in range(len(_TILES)))
 
 
 class Product(NamedTuple):
@@ -108,44 +128,49 @@ def _aligned(row_bytes: float) -> int:
 
 def timing(x: Product, load: Load, chip: Chip) -> Timing:
     """Times of the best cuts."""
-    way = ways(x, load, chip)
-    warp = WARP_SHARE if _has_groups(chip) else 1.0
-    share = np.where(way == LANES, chip["simt_share"], chip["matmul_share"] * np.where(way == GROUP, 1.0, warp))
-    rate = load.matmul_rate * share / chip.units
+    return by_way(ways(x, load, chip), LOOPS, x, load, chip)
+
+
+def cut(loop: int, x: Product, load: Load, chip: Chip) -> Timing:
+    """Times of products of one main loop."""
     again = refetched(x, chip)
     main = (load.main_read + load.main_write + load.evicted + again) / chip.main_bandwidth
-    traffic = np.maximum(main, (load.read + load.write) / chip.cache_bandwidth)
-    cut = _Cuts(x, way, chip)
+    cache = (load.read + load.write) / chip.cache.bandwidth
+    cuts = _Cuts(loop, x, chip)
     lanes = load.vector_rate * chip["simt_share"] / chip.units
-    rates = np.where(_FEW, lanes[:, None], rate[:, None])
-    walk = cut.walk(rates)
-    work, moved = walk + cut.store - cut.hidden(walk), traffic[:, None]
+    rates = np.where(TILES[loop].few, lanes[:, None], (load.matmul_rate * _share(loop, chip) / chip.units)[:, None])
+    arithmetic = cuts.arithmetic(rates)
+    walk = np.maximum(np.maximum(arithmetic, cuts.loading), cuts.least)
+    work, moved = walk + cuts.store - cuts.hidden(walk), np.maximum(main, cache / chip["cache_share"])[:, None]
     start = np.asarray(chip["tile_latency"] + START_ANSWERS * load.far * (chip.main.latency - chip.cache.latency))
-    seconds = start[:, None] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cut.sliced
-    best = np.argmin(np.where(cut.allowed, seconds + TIE * cut.loading, np.inf), axis=1)[:, None]
-    busy = {
-        "matmul": np.minimum(_at(cut.arithmetic(rates), best), _at(seconds, best)),
-        "cache": np.minimum(
-            np.maximum(_at(cut.loading, best), (load.read + load.write) / chip.cache.bandwidth), _at(seconds, best)
-        ),
-        "main": main,
-    }
-    loaded, copies = _at(cut.loaded, best), narrow_copies(way, x)
+    seconds = start[:, None] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cuts.sliced
+    best = np.argmin(np.where(cuts.allowed, seconds + TIE * cuts.loading, np.inf), axis=1)[:, None]
+
+    def at(values: Array) -> Array:
+        picked: Array = np.take_along_axis(np.broadcast_to(values, seconds.shape), best, axis=1)[:, 0]
+        return picked
+
+    taken, loaded = at(seconds), at(cuts.loaded)
     return Timing(
-        _at(seconds, best),
-        busy,
+        taken,
+        {
+            "matmul": np.minimum(at(arithmetic), taken),
+            "cache": np.minimum(np.maximum(at(cuts.loading), cache), taken),
+            "main": main,
+        },
         cache_again=np.maximum(0.0, loaded - load.read),
         main_again=again,
-        padding=np.maximum(1.0, _at(cut.worked, best) / np.maximum(load.matmul, 1.0)),
-        issued=loaded / copies * WARP_LANES * SCHEDULERS / NARROW_COPIES,
+        padding=np.maximum(1.0, at(cuts.worked) / np.maximum(load.matmul, 1.0)),
+        issued=loaded / narrow_copies(loop, x) * WARP_LANES * SCHEDULERS / NARROW_COPIES,
         fed=np.minimum(1.0, np.minimum(x.m, x.n) / FED_ROWS),
     )
 
 
-def _at(values: Array, best: npt.NDArray[np.int64]) -> Array:
-    """The column ``best`` of each row."""
-    picked: Array = np.take_along_axis(np.broadcast_to(values, (len(best), len(ROWS))), best, axis=1)[:, 0]
-    return picked
+def _share(loop: int, chip: Chip) -> float:
+    """The share of the peak rate that a main loop reaches."""
+    if loop == LANES:
+        return chip["simt_share"]
+    return chip["matmul_share"] * (WARP_SHARE if loop != GROUP and _has_groups(chip) else 1.0)
 
 
 def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
@@ -171,19 +196,20 @@ def _has_groups(chip: Chip) -> bool:
     return chip.tile_n > chip.tile_m
 
 
-def loads(way: npt.NDArray[np.int64], x: Product, chip: Chip) -> Array:
+def loads(loop: int, x: Product, chip: Chip) -> Array:
     """The bytes a second at which a unit loads operands.
 
     The copy engines of warpgroup kernels fill its port to the cache. Threads get what the cache gives a unit, and
     less where rows are not aligned: `NARROW_COPIES` a cycle of `ASYNC_BYTES`, or of single elements below that.
     """
-    threads = np.minimum(NARROW_COPIES * chip.clock * narrow_copies(way, x), chip.cache.bandwidth / chip.units)
-    return np.where(way == GROUP, PORT_BYTES * chip.clock, threads)
+    if loop == GROUP:
+        return np.full_like(x.m, PORT_BYTES * chip.clock)
+    return np.minimum(NARROW_COPIES * chip.clock * narrow_copies(loop, x), chip.cache.bandwidth / chip.units)
 
 
-def narrow_copies(way: npt.NDArray[np.int64], x: Product) -> Array:
+def narrow_copies(loop: int, x: Product) -> Array:
     """The bytes of a copy that takes instructions of its own; without end where rows are aligned."""
-    return np.where((way == NARROW) | (way == ROUGH), np.minimum(x.aligned, ASYNC_BYTES), np.inf)
+    return np.minimum(x.aligned, ASYNC_BYTES) if loop in (NARROW, ROUGH) else np.full_like(x.m, np.inf)
 
 
 def refetched(x: Product, chip: Chip) -> Array:
@@ -202,64 +228,60 @@ def refetched(x: Product, chip: Chip) -> Array:
 
 
 class _Cuts:
-    """Every tile and number of slices, for every product: arrays of products x cuts."""
+    """Every tile and number of slices of a main loop, for every product: arrays of products x cuts."""
 
-    def __init__(self, x: Product, way: npt.NDArray[np.int64], chip: Chip) -> None:
+    def __init__(self, loop: int, x: Product, chip: Chip) -> None:
         batch, m, n, k, element, result = (column[:, None] for column in x[:6])
-        grouped, on_lanes = way[:, None] == GROUP, way[:, None] == LANES
-        self.grouped = grouped
-        pieces = batch * np.ceil(m / ROWS) * np.ceil(n / COLUMNS)
+        tiles, self.grouped = TILES[loop], loop == GROUP
+        whole = tiles.vector | tiles.few
+        pieces = batch * np.ceil(m / tiles.rows) * np.ceil(n / tiles.columns)
         steps = np.ceil(k * element / STEP_BYTES)
         split = (batch == 1) & (x.integer[:, None] == 0)  # cuBLAS splits neither batches nor integer sums
-        most = np.where(split & ~_VECTOR & ~_FEW, np.where(grouped, GROUP_SLICES, WARP_SLICES), 1.0)
+        most = np.where(split & ~whole, GROUP_SLICES if self.grouped else WARP_SLICES, 1.0)
         room = np.minimum(np.floor(chip.units / pieces), most)
-        slices = np.maximum(1.0, np.minimum(np.floor(_FREE * room), np.floor(steps / LEAST_STEPS)))
+        slices = np.maximum(1.0, np.minimum(np.floor(tiles.free * room), np.floor(steps / LEAST_STEPS)))
         self.steps = np.ceil(steps / slices)
-        self.tiles = pieces * slices
-        waves = np.maximum(1.0, self.tiles / chip.units)
-        # Warpgroup kernels stay on their unit and share what is left of the last wave, vectors need little of a unit;
-        # others leave units idle.
-        self.waves = np.where(grouped | _VECTOR | _FEW, waves, np.ceil(waves))
-        vector = _VECTOR & np.where(ROWS == 1, m == 1, n == 1) & ~grouped
-        few = _FEW & (m <= _SKINNY[0]) & (on_lanes | (way[:, None] == ROUGH))
-        self.allowed = ALLOWED[way] | vector | few
-        rows, columns = np.minimum(m, ROWS), np.minimum(n, COLUMNS)
+        waves = np.maximum(1.0, pieces * slices / chip.units)
+        # Warpgroup kernels stay on their unit and share what is left of the last wave, vectors and few rows need little
+        # of a unit; others leave units idle.
+        self.waves = waves if self.grouped else np.where(whole, waves, np.ceil(waves))
+        self.allowed = np.where(tiles.vector, np.where(tiles.rows == 1, m == 1, n == 1), True)
+        self.allowed &= ~tiles.few | (m <= _SKINNY[0])
+        rows, columns = np.minimum(m, tiles.rows), np.minimum(n, tiles.columns)
         # Pairs of warpgroup kernels load each half of their longer edge for both (CUTLASS, clusters and multicast).
-        edge = rows + columns - np.where(grouped, np.maximum(rows, columns) / 2, 0.0)
-        least = np.where(grouped, STEP_CYCLES / chip.clock, 0.0)
-        port = PORT_BYTES * chip.clock
+        edge = rows + columns - (np.maximum(rows, columns) / 2 if self.grouped else 0.0)
         self.depth = STEP_BYTES / element
-        results = np.where(_FEW, m, ROWS) * COLUMNS
-        self.work = results * np.where(_FEW, SKINNY, np.where(on_lanes, _lane_cost(self.waves), 1.0))
-        self.loading = self.waves * self.steps * edge * STEP_BYTES / loads(way, x, chip)[:, None]
-        self.least = self.waves * self.steps * least
-        self.store = self.waves * results * result / (port * chip["store_share"])
-        self.loaded = self.tiles * self.steps * edge * STEP_BYTES
-        self.worked = 2 * self.tiles * self.steps * results * self.depth
-        partial = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
-        self.sliced = np.where(slices > 1, chip["slice_latency"] + partial, 0.0)
+        results = np.where(tiles.few, m, tiles.rows) * tiles.columns
+        cost = _lane_cost(tiles, self.waves) if loop == LANES else 1.0
+        self.work = results * np.where(tiles.few, SKINNY, cost)
+        self.loading = self.waves * self.steps * edge * STEP_BYTES / loads(loop, x, chip)[:, None]
+        self.least = self.waves * self.steps * (STEP_CYCLES / chip.clock if self.grouped else 0.0)
+        self.store = self.waves * results * result / (PORT_BYTES * chip.clock * chip["store_share"])
+        self.loaded = pieces * slices * self.steps * edge * STEP_BYTES
+        self.worked = 2 * pieces * slices * self.steps * results * self.depth
+        partial_sums = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
+        self.sliced = np.where(slices > 1, chip["slice_latency"] + partial_sums, 0.0)
 
     def arithmetic(self, rate: Array) -> Array:
         """Seconds of the matrix units at ``rate`` FLOP/s a unit, padding included."""
         seconds: Array = self.waves * self.steps * 2 * self.work * self.depth / rate
         return seconds
 
-    def hidden(self, walk: Array) -> Array:
+    def hidden(self, walk: Array) -> Array | float:
         """Seconds of stores that the walks of later tiles hide."""
-        return np.where(self.grouped, STORES_HIDDEN * np.minimum(walk, self.store) * (1.0 - 1.0 / self.waves), 0.0)
-
-    def walk(self, rate: Array) -> Array:
-        """Seconds of the main loops."""
-        seconds: Array = np.maximum(np.maximum(self.arithmetic(rate), self.loading), self.least)
-        return seconds
+        if not self.grouped:
+            return 0.0
+        hidden: Array = STORES_HIDDEN * np.minimum(walk, self.store) * (1.0 - 1.0 / self.waves)
+        return hidden
 
 
-def _lane_cost(waves: Array) -> Array:
+def _lane_cost(tiles: Tiles, waves: Array) -> Array:
     """Time of a tile on lanes over that of its share of a square one of 128."""
-    short, long = np.minimum(ROWS, COLUMNS), np.maximum(ROWS, COLUMNS)
+    short = np.minimum(tiles.rows, tiles.columns)
     operands = (1 + LANE_ROWS / short) / (1 + LANE_ROWS / 128)
     warps = np.where(short <= SMALL_SIDE, SMALL_WARPS, LANE_WARPS)
-    return np.where(long > 1, operands * np.maximum(1.0, LANE_WARPS / (warps * waves)), 1.0)
+    return np.where(tiles.vector, 1.0, operands * np.maximum(1.0, LANE_WARPS / (warps * waves)))
 
 
+LOOPS: Mapping[int, Callable[[Product, Load, Chip], Timing]] = {loop: partial(cut, loop) for loop in range(len(_TILES))}
 MATMUL = Family(shape, timing)

@@ -16,7 +16,7 @@ Shape = TypeVar("Shape", bound=tuple[Any, ...])
 
 
 def by_way(
-    way: Array, ways: Mapping[int, Callable[[Shape, Load, Chip], Timing]], x: Shape, load: Load, chip: Chip
+    way: Array | Places, ways: Mapping[int, Callable[[Shape, Load, Chip], Timing]], x: Shape, load: Load, chip: Chip
 ) -> Timing:
     """The timing of kernels ``x``, each by the one of ``ways`` that ``way`` numbers."""
     present = [(rows, times) for number, times in ways.items() if len(rows := np.flatnonzero(way == number))]
