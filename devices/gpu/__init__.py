@@ -60,7 +60,6 @@ class Gpu:
         "tensor_memory_per_unit": "B",
         "cache_partitions": "1",
         "active_static_power": "W",
-        "tile_k_latency": "s",
     }
     tags: ClassVar[Tags] = Tags(graph_launch=True)
 

@@ -16,7 +16,6 @@ REQUIRED: Mapping[str, str] = {
     "launch_latency": "s",
     "graph_launch_latency": "s",
     "host_launch_overhead": "s",
-    "max_bytes_in_flight_per_unit": "B",
     "shared_memory_per_unit": "B",
     "tile_m": "1",
     "tile_n": "1",
