@@ -21,9 +21,11 @@ CATEGORIES: dict[str, tuple[Kind, ...]] = {
     "data movement": (Kind.COPY, Kind.WRITE, Kind.GATHER, Kind.SCATTER, Kind.SORT, Kind.VIEW),
     "collective": (Kind.COLLECTIVE,),
     "unmodelled": (Kind.UNKNOWN,),
+    "transfer": (),  # steps of schedules, no kind of op
 }
+TRANSFER = "transfer"
 HOST_WAIT = "host wait"  # time in which the device waits for the host
-CATEGORY_OF = {str(kind): name for name, kinds in CATEGORIES.items() for kind in kinds}
+CATEGORY_OF = {str(kind): name for name, kinds in CATEGORIES.items() for kind in kinds} | {TRANSFER: TRANSFER}
 
 
 def cases_of(results: Iterable[Result]) -> pd.DataFrame:
@@ -57,7 +59,10 @@ def failed(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def detailed(cases: pd.DataFrame, kernels: pd.DataFrame) -> pd.DataFrame:
-    """Kernels with model, device and inputs of their case (its phase as ``job``), category, FLOPs and share of time."""
+    """Kernels with model, device and inputs of their case (its phase as ``job``), category, FLOPs and share of time.
+
+    Where steps overlap, in cases with transfers, they are busy for the time that is counted to them, which adds up.
+    """
     if kernels.empty or cases.empty:
         return pd.DataFrame()
     wanted = ["case", "model", "device", *(name for name in INPUTS if name in cases)]
@@ -67,6 +72,8 @@ def detailed(cases: pd.DataFrame, kernels: pd.DataFrame) -> pd.DataFrame:
     joined[traffic] = joined[traffic].fillna(0.0)
     joined["category"] = joined["kind"].map(CATEGORY_OF).fillna("unmodelled")
     joined["flops"] = joined["matmul_flops"] + joined["vector_flops"] + joined["special_ops"]
+    moving = joined["case"].isin(joined.loc[joined["kind"] == TRANSFER, "case"])
+    joined["busy_seconds"] = joined["busy_seconds"].where(~moving, joined["seconds"])
     joined["waiting"] = (joined["seconds"] - joined["busy_seconds"]).clip(lower=0.0)
     total = joined.groupby("case")["seconds"].transform("sum")
     joined["share"] = (joined["seconds"] / total.where(total > 0)).fillna(0.0)

@@ -189,7 +189,8 @@ def _finished(figure: go.Figure, height: int, notes: Iterator[str]) -> go.Figure
 def _notes(total: int, kept: Mapping[str, list[_Row]]) -> Iterator[str]:
     yield (
         "One execution of a phase (decode: the first step), kernels in order of issue. A stretch under ×n runs n times "
-        "and is drawn once, so that the axis is shorter than the time in the title. Each row has its own scale."
+        "and is drawn once, so that the axis is shorter than the time in the title. A transfer is drawn for the time "
+        "in which no kernel runs. Each row has its own scale."
     )
     drawn = [row for rows in kept.values() for row in rows]
     if len(drawn) < total:

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import hwsim
 from hwsim.device import load_device
 from hwsim.report.bound_share import bound_shares
 from hwsim.report.breakdown import breakdown_figure, by_category
 from hwsim.report.capacity import capacity_figure, crossing
-from hwsim.report.frames import count_text, detailed, number_text, representative, spread
+from hwsim.report.frames import cases_of, count_text, detailed, kernels_of, number_text, representative, spread
 from hwsim.report.growth import growth_figure
 from hwsim.report.pareto import front, pareto_figure, undominated
 from hwsim.report.roofline import roofline_figure
@@ -20,6 +21,7 @@ from hwsim.report.roofs import rate_of
 from hwsim.report.scatter import scatter_figure
 from hwsim.report.theme import notes_of
 from hwsim.report.timeline import timeline_figure
+from hwsim.units import format_seconds
 
 
 def traces(figure: Any, level: str | None) -> list[Any]:
@@ -114,6 +116,28 @@ class TestShares:
         menu = breakdown_figure(stored.cases, stored.kernels).layout.updatemenus[0]
         assert [button.label for button in menu.buttons] == ["share of the time", "seconds"]
         assert menu.buttons[1].args[1]["xaxis"]["title"]["text"].endswith("(s)")
+
+
+@pytest.fixture(scope="module")
+def streamed() -> Any:
+    options = {"weights": [0.0, 1.0, 0.0]}
+    return hwsim.estimate("llama-3.2-1b", "nvidia-a6000", mapper="offload", mapper_options=options)
+
+
+class TestTransfers:
+    """Steps that overlap, of a model whose weights stream from the host."""
+
+    def test_time_adds_up_and_is_the_transfers_while_no_kernel_runs(self, streamed: Any) -> None:
+        frame = detailed(cases_of([streamed]), kernels_of([streamed]))
+        table = by_category(frame)
+        assert table.sum(axis=1).iloc[0] == pytest.approx(streamed.latency)
+        assert table["transfer"].iloc[0] > 0.5 * streamed.latency
+        assert "unmodelled" not in table
+
+    def test_the_timeline_is_as_long_as_the_run(self, streamed: Any) -> None:
+        figure = timeline_figure(cases_of([streamed]), kernels_of([streamed]))
+        assert format_seconds(streamed.latency) in figure.layout.annotations[0].text
+        assert "transfer" in {trace.name for trace in figure.data}
 
 
 class TestTimeline:
