@@ -20,7 +20,7 @@ from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS, kernels_of
 from hwsim.mappers.kernels import Draft, draft, folded
 from hwsim.mappers.streaming import FIXED, Helper, Program, Route
-from hwsim.mappers.tiered import is_step
+from hwsim.mappers.tiered import CHUNK, is_step
 from hwsim.system import System, system_of
 from hwsim.units import format_quantity
 
@@ -47,6 +47,7 @@ class OffloadOptions:
     pack_weights: bool = option(False, "weights kept and moved in 4 bits, groups of 64")
     pack_cache: bool = option(False, "states kept and moved in 4 bits, groups of 64")
     buffers: int = option(2, "buffers in the device's memory for each of weights, states and activations", low=1)
+    chunk: float | None = option(None, f"{CHUNK}; null: a quarter of the main memory", unit="B", low=1)
     overlap: bool = option(True, "whether copies run beside kernels")
     kernels: str = option("auto", "how ops become kernels", choices=("auto", *KERNELS))
 
@@ -153,6 +154,7 @@ class _Levels:
             far | set(hidden),
             options.buffers,
             options.overlap,
+            options.chunk or self._system.card.main.capacity / 4,
             parts=options.batches,
             hidden=hidden,
             packed=options.packed,

@@ -35,9 +35,9 @@ class Helper:
 class Route:
     """How kernels of the main device, which find all they need in ``home``, come to what lies in ``far`` memories.
 
-    Activations that lie far away pass through a buffer of at most ``chunk`` bytes; ``hidden`` are shares of those
-    between layers, by far memory. ``packed`` gives bits per element, by role, of what is kept in a narrower format than
-    kernels use. ``parts`` is how many batches run layer by layer together.
+    An operand of more than ``chunk`` bytes passes through a buffer of that size while its kernel runs. ``hidden`` are
+    shares of the activations between layers, by far memory. ``packed`` gives bits per element, by role, of what is kept
+    in a narrower format than kernels use. ``parts`` is how many batches run layer by layer together.
     """
 
     home: str
@@ -59,7 +59,7 @@ class Route:
 @dataclass(slots=True)
 class Buffers:
     """The most bytes of one buffer in the main memory: for the weights of a layer, for the states of a kernel, and for
-    what layers hand on; of spilled activations and of what is unpacked, which are used at once."""
+    what layers hand on; of what passes in pieces, of spilled activations and of what is unpacked, all used at once."""
 
     weights: float = 0.0
     states: float = 0.0
@@ -129,6 +129,8 @@ class Program:
                 self._free(load, numbers[-1], part)
         self._settle(at, repeat is not None)
         if repeat:
+            for step in self._results:
+                self._wait(at[numbers[0], 0], Wait(step, 1))
             self.repeats.append(replace(repeat, start=start, stop=len(self.steps)))
             if not self._route.overlap:
                 self._close(start, before)
@@ -197,57 +199,77 @@ class Program:
         """Loads of the far weights of a kernel, for all parts of the batch."""
         found = []
         for flow in self._flows(number):
-            if flow.memory in self._route.far and flow.role in FIXED and not flow.write:
+            if self._far(flow) and flow.role in FIXED and not flow.write and not self._large(flow, number):
                 found.append(self._copy("load weights", flow, self._packed(flow, number), number, ()))
                 last = self._route.parts - 1
                 self._pending.append(_Pending(found[-1], number, last, self._route.buffers))
         return found
 
+    def _far(self, flow: Flow) -> bool:
+        return flow.memory in self._route.far
+
+    def _large(self, flow: Flow, number: int) -> bool:
+        """Whether a flow passes through a buffer in pieces while its kernel runs."""
+        return self._packed(flow, number) > self._route.chunk
+
     def _part(self, number: int, part: int, loads: list[int]) -> int:
         """A kernel for one part of the batch, with what it loads and stores; returns its step."""
         if self._route.helper and self._helps(number):
             return self._attend(number)
-        flows = self._flows(number)
-        far = [flow for flow in flows if flow.memory in self._route.far and (flow.write or flow.role not in FIXED)]
-        reads = [flow for flow in far if not flow.write]
-        loads = loads + [self._load(flow, number, part) for flow in reads]
-        self._buffer(far, number)
+        flows, before = self._flows(number), self._kernel
+        reads = [flow for flow in flows if self._far(flow) and not flow.write]
+        writes = [flow for flow in flows if self._far(flow) and flow.write]
+        pieces = [self._pass(flow, number) for flow in reads if self._large(flow, number)]
+        whole = [flow for flow in reads if flow.role not in FIXED and not self._large(flow, number)]
+        loads = loads + [self._load(flow, number, part) for flow in whole]
+        self._buffer([*reads, *writes], number)
         self._unpack(number, flows, loads)
-        waits = [*loads, *self._results]
-        self._results = []
+        waits = dict.fromkeys([*loads, *self._results])
         kernel = self._draft.kernel(number, self._near(flows), self._launch)
-        self._kernel = self._add(replace(kernel, waits=tuple([Wait(step) for step in dict.fromkeys(waits)])), number)
-        done = self._kernel
-        for flow in far:
-            if flow.write:
-                self._store(flow, number)
+        self._kernel = done = self._add(replace(kernel, waits=tuple([Wait(step) for step in waits])), number)
+        self._results = pieces
+        for flow in writes:
+            self._store(flow, number, before)
         return done
 
     def _buffer(self, far: Sequence[Flow], number: int) -> None:
-        """Room for the far states and activations of a kernel."""
-        passing = sum(flow.nbytes for flow in far if flow.role in PASSING)
-        states = sum(self._packed(flow, number) for flow in far if flow.role is Role.STATE)
-        self.buffers.passing = max(self.buffers.passing, min(passing, self._route.chunk))
+        """Room for the far states and activations of a kernel, and for what passes in pieces."""
+        at_once = [flow for flow in far if flow.role in PASSING or self._large(flow, number)]
+        passing = sum(min(self._packed(flow, number), self._route.chunk) for flow in at_once)
+        states = sum(self._packed(flow, number) for flow in far if flow.role is Role.STATE and flow not in at_once)
+        self.buffers.passing = max(self.buffers.passing, passing)
         self.buffers.states = max(self.buffers.states, states)
+
+    def _pass(self, flow: Flow, number: int) -> int:
+        """A load in pieces, beside its kernel, after the kernel before; the next kernel waits for it."""
+        name = "reload" if flow.role in PASSING else "pass"
+        return self._copy(name, flow, self._packed(flow, number), number, self._made(flow))
+
+    def _made(self, flow: Flow) -> list[int]:
+        """What must be done before far bytes that kernels have made can be read."""
+        stored = self._kept if flow.role in PASSING else []
+        return [*stored, *([self._kernel] if self._kernel >= 0 else [])]
 
     def _load(self, flow: Flow, number: int, part: int) -> int:
         """A load of states, as early as a buffer is free, or of activations, once they are there."""
         if flow.role in PASSING:
-            made = [*self._kept, *([self._kernel] if self._kernel >= 0 else [])]
-            return self._copy("reload", flow, self._packed(flow, number), number, made)
+            return self._copy("reload", flow, self._packed(flow, number), number, self._made(flow))
         step = self._copy("load states", flow, self._packed(flow, number), number, ())
         self._free(step, number, part)
         return step
 
-    def _store(self, flow: Flow, number: int) -> None:
-        """What a kernel has written goes to its place; activations are read from there again."""
+    def _store(self, flow: Flow, number: int, before: int) -> None:
+        """What a kernel has written goes to its place, in pieces beside it where it is much; activations are read from
+        there again."""
         if flow.role in self._route.packed:
             self._kernel = self._add(self._repack("quantize", flow, number), number)
+        large = self._large(flow, number)
         name = "spill" if flow.role in PASSING else "store"
-        step = self._copy(name, flow, self._packed(flow, number), number, [self._kernel])
+        waits = [self._kernel] if not large else [before] if before >= 0 else []
+        step = self._copy(name, flow, self._packed(flow, number), number, waits)
         if flow.role in PASSING:
             self._kept = [*self._kept[-1:], step]
-        if not self._route.overlap or self._route.helper:
+        if large or not self._route.overlap or self._route.helper:
             self._results.append(step)
 
     def _hidden(self, carried: float, number: int, inwards: bool) -> list[int]:

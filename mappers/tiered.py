@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hwsim.card import Memory
 from hwsim.device import Device
 from hwsim.errors import DoesNotFitError, InputError, Problem, nearest_name
 from hwsim.graph import Graph, Kind
@@ -25,6 +26,7 @@ from hwsim.units import format_quantity
 MANY = 1000  # ops above which activations are placed as one
 SMALLEST = 1e-9  # share of an item that is worth a place of its own
 MARGIN = 0.02  # more room than the buffers needed last time: less in the main memory makes them larger
+CHUNK = "an operand from far away that is larger comes in pieces while its kernel runs"
 ROUNDS = 12  # of making room for the buffers of what lies far away
 
 
@@ -38,7 +40,7 @@ class TieredOptions:
     tiers: tuple[str, ...] = option((), "memories to use, such as hbm or cpu.ddr; empty: all")
     buffers: int = option(2, "buffers for what is copied from memories that kernels cannot address", low=1)
     overlap: bool = option(True, "whether such copies run beside kernels")
-    chunk: float = option(64 * 2**20, "largest buffer for spilled activations on their way", unit="B", low=1)
+    chunk: float | None = option(None, f"{CHUNK}; null: a sixteenth of the main memory", unit="B", low=1)
     kernels: str = option("auto", "how ops become kernels", choices=("auto", *KERNELS))
 
 
@@ -62,7 +64,7 @@ class Tiered:
         check_room(placing, graph.name, system.name)
         room = 0.0
         for _ in range(ROUNDS):
-            route, used = self._route(placing, home, room)
+            route, used = self._route(placing, device.card.main, room)
             program = Program(drawn, route, made.launch)
             needed = program.buffers.total(self.options.buffers)
             if needed <= room:
@@ -86,22 +88,23 @@ class Tiered:
         chosen = [found[name] for name in self.options.tiers] or list(found.values())
         return tuple(sorted(chosen, key=lambda tier: -tier.read))
 
-    def _route(self, placing: Placing, home: str, room: float) -> tuple[Route, dict[str, float]]:
+    def _route(self, placing: Placing, main: Memory, room: float) -> tuple[Route, dict[str, float]]:
         """Where everything lies when ``room`` bytes of the main memory are left for buffers, and the bytes in use."""
         tiers = tuple(
             [
-                replace(tier, capacity=max(0.0, tier.capacity - room)) if tier.name == home else tier
+                replace(tier, capacity=max(0.0, tier.capacity - room)) if tier.name == main.name else tier
                 for tier in placing.tiers
             ]
         )
         placing = replace(placing, tiers=tiers)
-        check_room(placing, "it with its buffers", home)
+        check_room(placing, "it with its buffers", main.name)
         shares = SOLVERS[self.options.solver](placing)
         far = frozenset(tier.name for tier in tiers if tier.far)
         names = [tier.name for tier in tiers]
         used = dict(zip(names, placing.used(shares).tolist(), strict=True))
-        placement = Placement(home, dict(_named(placing, shares, home)))
-        return Route(home, placement, far, self.options.buffers, self.options.overlap, self.options.chunk), used
+        placement = Placement(main.name, dict(_named(placing, shares, main.name)))
+        chunk = self.options.chunk or main.capacity / 16
+        return Route(main.name, placement, far, self.options.buffers, self.options.overlap, chunk), used
 
 
 def all_tiers(system: System, spill: bool) -> Iterator[Tier]:
@@ -145,7 +148,8 @@ def _placing(drawn: Draft, tiers: tuple[Tier, ...]) -> Placing:
             item = place.get(access.tensor, len(items) - 1)
             moved[int(access.write), number, item] += count * access.nbytes
     always = np.broadcast_to(np.array(sizes), (len(alive), len(sizes)))
-    return Placing(items, np.concatenate([always, alive], axis=1), moved[0], moved[1], tiers)
+    awaited = np.arange(len(items)) >= len(residents)
+    return Placing(items, np.concatenate([always, alive], axis=1), moved[0], moved[1], tiers, awaited)
 
 
 def _named(placing: Placing, shares: FloatArray, home: str) -> Iterator[tuple[str, Mapping[str, float]]]:

@@ -15,6 +15,9 @@ from hwsim.errors import DoesNotFitError, HwsimError
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.intp]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+THRIFT = 1e-6  # weight of the traffic of all tiers together, so that of two placements equally fast the nearer is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,16 @@ class Tier:
 @dataclass(frozen=True, slots=True)
 class Placing:
     """What is to be placed. ``alive`` holds the bytes of each item (columns) at each moment (rows); ``reads`` and
-    ``writes`` those that each kernel (rows) moves of it in all its runs. ``tiers`` are in order of preference."""
+    ``writes`` those that each kernel (rows) moves of it in all its runs. ``tiers`` are in order of preference.
+    ``awaited`` are items that kernels make for each other: copies of these from and to far tiers stand between kernels.
+    """
 
     items: tuple[str, ...]
     alive: FloatArray
     reads: FloatArray
     writes: FloatArray
     tiers: tuple[Tier, ...]
+    awaited: BoolArray
 
     @property
     def sizes(self) -> FloatArray:
@@ -63,16 +69,23 @@ class Placing:
 
     def seconds(self, shares: FloatArray) -> float:
         """Time of all traffic: tiers that a kernel addresses work side by side while it runs, kernels one after the
-        other; far tiers and their links work beside all kernels."""
+        other, with what they wait for in between; far tiers and their links work beside all of that."""
         each = [
             tier.seconds(self.reads @ part, self.writes @ part) for tier, part in zip(self.tiers, shares.T, strict=True)
         ]
         near = [part for tier, part in zip(self.tiers, each, strict=True) if not tier.far]
-        spans = [float(np.max(near, axis=0).sum())] if near else []
+        waited = float((self.waiting * shares.T).sum())
+        spans = [waited + (float(np.max(near, axis=0).sum()) if near else 0.0)]
         spans += [float(part.sum()) for tier, part in zip(self.tiers, each, strict=True) if tier.far]
         moved = (self.reads + self.writes).sum(axis=0) @ shares
         spans += list(_link_seconds(self.tiers, moved).values())
-        return max(spans, default=0.0)
+        return max(spans)
+
+    @property
+    def waiting(self) -> FloatArray:
+        """Seconds between kernels if all of an item (columns) lay in each tier (rows)."""
+        reads, writes = self.reads.sum(axis=0), self.writes.sum(axis=0)
+        return np.array([tier.seconds(reads, writes) * (self.awaited & tier.far) for tier in self.tiers])
 
 
 def _link_seconds(tiers: Sequence[Tier], moved: FloatArray) -> dict[str, float]:
@@ -135,12 +148,15 @@ def least_time(placing: Placing) -> FloatArray:
             continue
         for kernel in range(kernels):
             bounds.add([*shares, items * len(tiers) + kernel], [*busy[kernel], -1.0], 0.0)
-    bounds.add(range(items * len(tiers), columns), [*np.ones(kernels), -1.0], 0.0)
+    waiting = (placing.waiting.T / scale).ravel()
+    bounds.add(range(columns), [*waiting, *np.ones(kernels), -1.0], 0.0)
     _add_links(bounds, placing, scale)
     whole = _Rows(columns)
     for item in range(items):
         whole.add(range(item * len(tiers), (item + 1) * len(tiers)), np.ones(len(tiers)), 1.0)
-    return _solved(bounds, whole, (items, len(tiers)))
+    moved = [tier.seconds(placing.reads.sum(axis=0), placing.writes.sum(axis=0)) / scale for tier in tiers]
+    cost = np.concatenate([THRIFT * np.array(moved).T.ravel(), np.zeros(kernels), [1.0]])
+    return _solved(cost, bounds, whole, (items, len(tiers)))
 
 
 def _add_links(bounds: _Rows, placing: Placing, scale: float) -> None:
@@ -157,10 +173,8 @@ def _add_links(bounds: _Rows, placing: Placing, scale: float) -> None:
         bounds.add(columns, values, 0.0)
 
 
-def _solved(bounds: _Rows, whole: _Rows, shape: tuple[int, int]) -> FloatArray:
-    """The shares of the least time of all, the last column."""
-    cost = np.zeros(bounds.columns)
-    cost[-1] = 1.0
+def _solved(cost: FloatArray, bounds: _Rows, whole: _Rows, shape: tuple[int, int]) -> FloatArray:
+    """The shares of the least cost."""
     found = linprog(
         cost, A_ub=bounds.matrix(), b_ub=bounds.limits, A_eq=whole.matrix(), b_eq=whole.limits, method="highs"
     )
@@ -176,30 +190,29 @@ class _Rows:
     def __init__(self, columns: int) -> None:
         self.columns = columns
         self.limits: list[float] = []
-        self._columns: list[Sequence[int] | IntArray] = []
-        self._values: list[Sequence[float] | FloatArray] = []
+        self._columns: list[IntArray] = []
+        self._values: list[FloatArray] = []
 
     def add(self, columns: Sequence[int] | IntArray, values: Sequence[float] | FloatArray, limit: float) -> None:
         """sum(values · x[columns]) at most, or equal to, ``limit``."""
-        self._columns.append(columns)
-        self._values.append(values)
+        given = np.asarray(values, dtype=np.float64)
+        self._columns.append(np.asarray(columns, dtype=np.intp)[given != 0])
+        self._values.append(given[given != 0])
         self.limits.append(limit)
 
     def matrix(self) -> csr_array:
         """The coefficients."""
         rows = np.repeat(np.arange(len(self._columns)), [len(columns) for columns in self._columns])
-        places = (rows, np.concatenate(self._columns).astype(np.intp))
+        places = (rows, np.concatenate(self._columns))
         return csr_array(coo_array((np.concatenate(self._values), places), shape=(len(self._columns), self.columns)))
 
 
 def _fullest(alive: FloatArray) -> list[int]:
-    """Moments that no other one exceeds in every item: only these can overfill a tier."""
-    distinct = np.unique(alive, axis=0, return_index=True)[1].tolist()
-    return [
-        moment
-        for moment in distinct
-        if not any(other != moment and bool((alive[other] >= alive[moment]).all()) for other in distinct)
-    ]
+    """Moments that neither neighbour exceeds in every item: only these can overfill a tier."""
+    edge = np.full((1, alive.shape[1]), -1.0)
+    after, before = np.concatenate([alive[1:], edge]), np.concatenate([edge, alive[:-1]])
+    covered = (after >= alive).all(axis=1) | ((before >= alive).all(axis=1) & (before > alive).any(axis=1))
+    return np.flatnonzero(~covered).tolist()
 
 
 SOLVERS: Mapping[str, Callable[[Placing], FloatArray]] = {"greedy": greedy, "lp": least_time}

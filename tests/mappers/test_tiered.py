@@ -90,19 +90,30 @@ def test_more_capacity_is_never_slower(tmp_path_factory, room, more, rows):
 
 def test_far_weights_are_copied_while_others_compute(system):
     graph = mlp(layers=40, width=256)
-    schedule = tiered().schedule(graph, system, Policy())
+    schedule = tiered(chunk=1e6).schedule(graph, system, Policy())
     far = schedule.peak["cpu.hbm"]
     moved = sum(n * s.nbytes for s, n in zip(schedule.steps, schedule.counts, strict=True) if isinstance(s, Transfer))
     assert moved == pytest.approx(far)  # every weight is used once
     assert schedule.peak["hbm"] <= 1e6
     together = run(schedule, system)
-    apart = run(tiered(overlap=False).schedule(graph, system, Policy()), system)
+    apart = run(tiered(chunk=1e6, overlap=False).schedule(graph, system, Policy()), system)
     assert together.seconds < apart.seconds
     kinds = [type(step) for step in schedule.steps]
     assert Kernel in kinds and Transfer in kinds
     copies = [s for s in schedule.steps if isinstance(s, Transfer)]
     assert together.seconds >= moved / 10e9  # the link
     assert {copy.source for copy in copies} == {"cpu.hbm"}
+
+
+def test_what_is_too_large_for_its_buffer_passes_in_pieces(system):
+    """Loads and kernels then run side by side: the longer of both, layer by layer, and buffers of one piece."""
+    graph = mlp(layers=20, width=512, rows=8)
+    schedule = tiered(chunk=10_000, kernels="recorded").schedule(graph, system, Policy())
+    loads = [step for step in schedule.steps if isinstance(step, Transfer)]
+    assert {load.name for load in loads} == {"pass"}
+    moved = sum(n * s.nbytes for s, n in zip(schedule.steps, schedule.counts, strict=True) if isinstance(s, Transfer))
+    assert run(schedule, system).seconds == pytest.approx(moved / 10e9, rel=0.1)
+    assert schedule.peak["hbm"] <= 1e6
 
 
 def test_activations_spill_and_come_back(system):
