@@ -7,19 +7,14 @@ transfers, several devices or streams are run by `hwsim.events`, where steps ove
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hwsim.cost import Cost
 from hwsim.device import Device, estimate_run
-from hwsim.events.fast import run_fast
-from hwsim.events.outcome import Execution, Outcome
-from hwsim.events.steady import run_steady
-from hwsim.events.table import Table, make_table
 from hwsim.graph import Repeat
-from hwsim.mapper import Kernel, Schedule, Step, Transfer
-from hwsim.system import System, system_of
+from hwsim.mapper import Kernel, Schedule, Step
 from hwsim.value import value
 
 STEADY = 1e-12  # relative change of an iteration's time below which the repetition is steady
@@ -83,7 +78,9 @@ class Timeline:
 def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
     """Execute ``schedule`` on ``device``. ``spans=False`` leaves out the executions, which large sweeps do not need."""
     if schedule.steady or not all(_plain(step) for step in schedule.steps):
-        return _run_events(schedule, system_of(device), spans)
+        from hwsim.events.run import run_events  # compiles: not for those who never need it
+
+        return run_events(schedule, device, spans)
     costs, issues = _costs(schedule, device)
     clock = _Clock(costs, issues, spans)
     position = 0
@@ -98,58 +95,6 @@ def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
 def _plain(step: Step) -> bool:
     """Whether a step is a kernel that follows the one before on the main device."""
     return isinstance(step, Kernel) and not (step.device or step.stream or step.waits)
-
-
-def _run_events(schedule: Schedule, system: System, spans: bool) -> Timeline:
-    """The timeline of a schedule whose steps overlap."""
-    table = make_table(schedule, system)
-    outcome = run_steady(table, log=spans) if schedule.steady else run_fast(table, log=spans)
-    elapsed = [0.0] * len(schedule.steps)
-    for task, seconds in zip(table.tasks, outcome.elapsed, strict=True):
-        elapsed[task.step] += seconds
-    engines = zip(table.engines, outcome.engine_busy, outcome.engine_waited, strict=True)
-    resources = zip(table.resources, outcome.resource_busy, outcome.resource_waited, strict=True)
-    moved = _moved(schedule, table)
-    return Timeline(
-        outcome.seconds,
-        table.costs,
-        tuple(elapsed),
-        tuple(_stretches(table, outcome)) if spans else (),
-        tuple(table.streams[task.stream] for task in table.tasks if not task.issue),
-        (
-            *(Usage(name, busy, 0.0, waited) for name, busy, waited in engines),
-            *(Usage(name, busy, moved.get(name, 0.0), waited) for name, busy, waited in resources),
-        ),
-    )
-
-
-def _stretches(table: Table, outcome: Outcome) -> Iterator[Stretch]:
-    """The executions in the order of their start, those that were folded once."""
-    position = 0
-    for replay in outcome.replays:
-        yield Stretch(_spans(table, outcome.executions[position : replay.start]))
-        yield Stretch(_spans(table, outcome.executions[replay.start : replay.stop]), replay.times, replay.period)
-        position = replay.stop
-    yield Stretch(_spans(table, outcome.executions[position:]))
-
-
-def _spans(table: Table, executions: Sequence[Execution]) -> tuple[Span, ...]:
-    tasks = table.tasks
-    return tuple([Span(tasks[one.task].step, one.start, one.end) for one in executions if not tasks[one.task].issue])
-
-
-def _moved(schedule: Schedule, table: Table) -> dict[str, float]:
-    """Bytes per memory and link."""
-    moved: dict[str, float] = {}
-    for task in table.tasks:
-        if task.issue:
-            continue
-        step, traffic = schedule.steps[task.step], table.costs[task.step].traffic
-        links = [table.resources[number] for number, _ in task.uses] if isinstance(step, Transfer) else []
-        each = {**dict.fromkeys(links, step.nbytes), **traffic}
-        for name, nbytes in each.items():
-            moved[name] = moved.get(name, 0.0) + schedule.counts[task.step] * nbytes
-    return moved
 
 
 def _costs(schedule: Schedule, device: Device) -> tuple[list[Cost], list[float]]:
