@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from hwsim.calibrating import Share, calibrate
+from hwsim.calibrating import Share, calibrate, spread_bounds
 from hwsim.calibration import calibrated, find_calibration, read_calibration, write_calibration
 from hwsim.cli import main
 from hwsim.device import Replay, card_names, estimate_all, load_device
@@ -50,6 +50,38 @@ def test_known_constants_come_back(tmp_path):
     spread = found.spreads["elementwise"]["cold"]
     assert 0.9 < spread.low < 1 < spread.high < 1.1
     assert spread.mape < 0.03
+
+
+@pytest.mark.parametrize("count", [12, 19, 60])
+def test_nine_of_ten_further_ratios_lie_within_the_bounds(count):
+    """Drawn from one distribution: some make the bounds, another is tried; many times."""
+    draw, tries = np.random.default_rng(count), 2000
+    inside = 0
+    for _ in range(tries):
+        low, high = spread_bounds(np.exp(draw.normal(0.05, 0.2, count)))
+        inside += low <= np.exp(draw.normal(0.05, 0.2)) <= high
+    assert inside / tries == pytest.approx(0.9, abs=0.02)
+
+
+def test_energies_are_fitted_at_measured_times(tmp_path):
+    """Rows that take twice the time of the model draw the static power as long; their energies come back."""
+    device = card().with_constants(TRUTH | {"main_energy": 0.6})
+    specs = [{"op": "add", "numel": int(size), "dtype": "bf16"} for size in SIZES[-40:]]
+    replayed = device.timed(Replay())
+    batches = replayed.batches([spec_kernel(spec, device) for spec in specs])
+    seconds = 2 * replayed.seconds(batches)
+    joules = replayed.joules(batches, seconds)
+    with (tmp_path / "rows.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["op", "spec", "seconds_cold", "seconds_warm", "joules_warm"])
+        for spec, taken, spent in zip(specs, seconds, joules, strict=True):
+            writer.writerow(["add", json.dumps(spec), "", taken, spent])
+    share = Share(read_measurements(tmp_path / "rows.csv"), 2)
+    found = calibrate(card(), [share], progress=lambda line: None)
+    dynamic = joules - device.card.static_power * seconds
+    fitted = card().with_constants(found.values()).timed(Replay())
+    again = fitted.joules(batches, seconds) - device.card.static_power * seconds
+    assert again == pytest.approx(dynamic, rel=0.05)
 
 
 def test_a_few_wild_rows_do_not_decide(tmp_path):
