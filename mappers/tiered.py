@@ -23,7 +23,8 @@ from hwsim.placement import HOST
 from hwsim.system import System, system_of
 from hwsim.units import format_quantity
 
-MANY = 1000  # ops above which activations are placed as one
+MANY = 1000  # ops above which activations are placed as one,
+ALL = ""  # which has no name
 SMALLEST = 1e-9  # share of an item that is worth a place of its own
 MARGIN = 0.02  # more room than the buffers needed last time: less in the main memory makes them larger
 CHUNK = "an operand from far away that is larger comes in pieces while its kernel runs"
@@ -102,7 +103,9 @@ class Tiered:
         far = frozenset(tier.name for tier in tiers if tier.far)
         names = [tier.name for tier in tiers]
         used = dict(zip(names, placing.used(shares).tolist(), strict=True))
-        placement = Placement(main.name, dict(_named(placing, shares, main.name)))
+        named = dict(_named(placing, shares, main.name))
+        elsewhere = {name: share for name, share in named.pop(ALL, {}).items() if name != main.name}
+        placement = Placement(main.name, named, elsewhere)
         chunk = self.options.chunk or main.capacity / 16
         return Route(main.name, placement, far, self.options.buffers, self.options.overlap, chunk), used
 
@@ -135,7 +138,7 @@ def _placing(drawn: Draft, tiers: tuple[Tier, ...]) -> Placing:
     residents = [name for name in graph.structure.residents if graph.nbytes[name]]
     sizes = [graph.nbytes[name] * graph.copies[name] for name in residents]
     if len(graph.ops) > MANY:
-        passing: tuple[str, ...] = ("",)
+        passing: tuple[str, ...] = (ALL,)
         alive = np.array([[drawn.use.peak_activations]])
     else:
         lives = lifetimes(graph, drawn.absent)

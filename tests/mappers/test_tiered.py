@@ -127,6 +127,15 @@ def test_activations_spill_and_come_back(system):
     assert run(schedule, system).seconds > 0
 
 
+def test_activations_of_a_long_graph_are_placed_as_one(system, monkeypatch):
+    monkeypatch.setattr("hwsim.mappers.tiered.MANY", 0)
+    graph = mlp(layers=6, width=64, rows=3000)
+    schedule = tiered(tiers=("hbm", "cpu.hbm"), kernels="eager", chunk=1e5).schedule(graph, system, Policy())
+    assert sum(schedule.placement.unnamed.values()) == pytest.approx(1.0)
+    assert 0 < schedule.placement.unnamed["cpu.hbm"] < 1
+    assert {"spill", "reload"} <= {step.name for step in schedule.transfers}
+
+
 def test_what_does_not_fit_is_refused_or_spilled(tmp_path):
     device = toy_device(tmp_path, memories__hbm__capacity="120 kB", memories__ddr__capacity="1 kB")
     graph = mlp(layers=20, width=128)
