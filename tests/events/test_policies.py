@@ -148,6 +148,13 @@ def test_a_kernel_is_slowed_by_copies_of_its_memory(system):
     assert read.end == pytest.approx(0.5 + (80 - 10) / 80)
 
 
+def test_a_kernel_that_reads_the_host_shares_the_link_with_copies(system):
+    reading = Kernel("read", Kind.ELEMENTWISE, {}, Work(), (Flow("host", LINK),))
+    assert run(schedule(reading), system).seconds == 1.0
+    spans = run(schedule(reading, copy("load", 1.0)), system).spans
+    assert [span.end for span in spans] == pytest.approx([2.0, 2.0])
+
+
 def test_transfers_cost_the_energy_of_memories_and_links(system, tmp_path):
     made = schedule(copy("read", 1.0, source="drive0.ddr"), kernel("compute", 0.5, Wait(0)))
     timeline = run(made, system)
