@@ -8,13 +8,14 @@ analysis (Reiser and Lavenberg, JACM 1980), with the remaining half of a service
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, exp
+from typing import TYPE_CHECKING
 
-from hwsim.devices.storage.build import bus_ticks
 from hwsim.devices.storage.drive import Drive
-from hwsim.devices.storage.load import Load
-from hwsim.devices.storage.state import TICKS
+
+if TYPE_CHECKING:
+    from hwsim.devices.storage.load import Load
 
 DOORBELL, POINTER, COMPLETION, COMMAND = 2, 4, 16, 64
 ROUNDS = 200
@@ -55,13 +56,46 @@ def analyse(drive: Drive, load: Load) -> Answer:
     share = load.reads
     read_stations, read_time = reading(drive, load.bs)
     write_stations, write_time = writing(drive, load.bs, waf)
+    if drive.ftl.mapping_cache:
+        miss = missed(drive, load)
+        read_stations, read_time = _with_map(drive, read_stations, read_time, miss, True)
+        write_stations, write_time = _with_map(drive, write_stations, write_time, miss, drive.cache.capacity == 0)
     stations = [
-        Station(one.name, share * one.seconds + (1 - share) * other.seconds, one.servers, one.chosen and load.random)
-        for one, other in zip(read_stations, write_stations, strict=True)
+        _mixed(one, other, share, load.random) for one, other in zip(read_stations, write_stations, strict=True)
     ]
     rest = share * read_time + (1 - share) * write_time
     throughput, bound = _solve(stations, rest, load.depth)
     return Answer(throughput, throughput * load.bs, load.depth / throughput, bound, waf)
+
+
+def _mixed(one: Station, other: Station, share: float, random: bool) -> Station:
+    """The station of a mix of reads and writes, as many servers as the more parallel of both."""
+    servers = max(one.servers, other.servers)
+    seconds = servers * (share * one.seconds / one.servers + (1 - share) * other.seconds / other.servers)
+    return Station(one.name, seconds, servers, (one.chosen if share else other.chosen) and random)
+
+
+def missed(drive: Drive, load: Load) -> float:
+    """Reads of the table per request: of entries that are not cached, or of each page of the table once in order."""
+    ftl = drive.ftl
+    units = max(1.0, load.bs / ftl.mapping_unit)
+    if not load.random:
+        return units * ftl.mapping_stored / drive.nand.page
+    used = (load.size or drive.capacity) / ftl.mapping_unit
+    held = ftl.mapping_cache / ftl.mapping_entry
+    return max(0.0, 1 - held / used) if load.count > held / units else 1.0
+
+
+def _with_map(
+    drive: Drive, stations: list[Station], alone: float, miss: float, waits: bool
+) -> tuple[list[Station], float]:
+    """Stations and time with ``miss`` reads of the table, which the request waits for or not."""
+    nand = drive.nand
+    moved = nand.codeword * drive.byte_seconds
+    read = drive.bus.read + sum(nand.reads) / len(nand.reads) + moved
+    extra = {"channels": drive.bus.read + moved, "dies": read}
+    found = [replace(one, seconds=one.seconds + miss * extra.get(one.name, 0.0)) for one in stations]
+    return found, alone + (miss * read if waits else 0.0)
 
 
 def reading(drive: Drive, nbytes: int) -> tuple[list[Station], float]:
@@ -69,11 +103,10 @@ def reading(drive: Drive, nbytes: int) -> tuple[list[Station], float]:
     nand = drive.nand
     pages = max(1, ceil(nbytes / nand.page))
     moved = pages * ceil(min(nbytes, nand.page) / nand.codeword) * nand.codeword
-    per_page = drive.bus.read + moved / pages * bus_ticks(drive) / TICKS
+    per_page = drive.bus.read + moved / pages * drive.byte_seconds
     read = sum(nand.reads) / len(nand.reads)
     held = drive.bus.read + read + (0.0 if nand.cache_read else per_page - drive.bus.read)
-    luns = nand.channels * nand.chips * (1 if drive.mechanics.chip_serial else nand.dies)
-    luns *= nand.planes if nand.independent_planes else 1
+    luns = drive.luns * (nand.planes if nand.independent_planes else 1)
     up = message(drive, nbytes) + message(drive, COMPLETION) + message(drive, POINTER)
     stations = [
         Station("firmware", drive.nvme.read_time, drive.nvme.cores),
@@ -95,20 +128,16 @@ def writing(drive: Drive, nbytes: int, waf: float) -> tuple[list[Station], float
     row = drive.row if buffered else min(drive.row, ceil(nbytes / nand.page) * nand.page)
     rows = max(nbytes, 0 if buffered else min(nbytes, row)) / row * waf
     program = sum(nand.programs) / len(nand.programs)
-    data = row * bus_ticks(drive) / TICKS
+    data = row * drive.byte_seconds
     command = drive.row_pages * (drive.bus.program + (drive.width - 1) * drive.bus.further_program)
     moves = (
-        max(0.0, waf - 1)
-        * nbytes
-        / nand.page
-        * (sum(nand.reads) / len(nand.reads) + nand.page * bus_ticks(drive) / TICKS)
+        max(0.0, waf - 1) * nbytes / nand.page * (sum(nand.reads) / len(nand.reads) + nand.page * drive.byte_seconds)
     )
-    luns = nand.channels * nand.chips * (1 if drive.mechanics.chip_serial else nand.dies)
     stations = [
         Station("firmware", drive.nvme.write_time, drive.nvme.cores),
         Station("link", message(drive, nbytes) + message(drive, COMMAND) + 2 * message(drive, DOORBELL), 1),
         Station("channels", rows * (data + command), nand.channels, not buffered),
-        Station("dies", rows * (data + command + program) + moves, luns, not buffered),
+        Station("dies", rows * (data + command + program) + moves, drive.luns, not buffered),
     ]
     dram = drive.cache.latency + (nbytes / drive.cache.bandwidth if drive.cache.bandwidth else 0.0)
     flash = dram if buffered else data + command + program

@@ -153,7 +153,7 @@ def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, flo
         K.DRAM_PRECHARGE: ticks(drive.cache.precharge),
         K.PAYLOAD: drive.pcie.payload,
         K.OVERHEAD: drive.pcie.overhead,
-        K.BUS_RATE: rate(bus_ticks(drive)),
+        K.BUS_RATE: rate(drive.byte_seconds * TICKS),
         K.LINK_RATE: rate(TICKS / drive.pcie.bandwidth),
         K.DRAM_RATE: rate(TICKS / drive.cache.bandwidth) if drive.cache.bandwidth else 0,
         K.RETRY: nand.retry_rate * 2**31,
@@ -190,12 +190,6 @@ def ticks(seconds: float) -> int:
 def rate(ticks_per_byte: float) -> int:
     """A rate as the simulator takes it."""
     return round(ticks_per_byte * (1 << RATE_BITS))
-
-
-def bus_ticks(drive: Drive) -> float:
-    """Ticks per byte on a channel; truncated, a byte takes whole nanoseconds, none at all above 1 GB/s."""
-    seconds = 1.0 / drive.bus.bandwidth
-    return floor(seconds * 1e9 * (1 + 1e-12)) * 1e-9 * TICKS if drive.mechanics.truncated_bus else seconds * TICKS
 
 
 def stripe(drive: Drive) -> Ints:

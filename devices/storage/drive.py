@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import floor
 
 from hwsim.card import Figure
 
@@ -188,6 +189,18 @@ class Drive:
     def width(self) -> int:
         """Planes that are programmed and erased together."""
         return self.nand.planes if self.nand.ganged_planes else 1
+
+    @property
+    def byte_seconds(self) -> float:
+        """Seconds of a byte on a channel; truncated, a byte takes whole nanoseconds, none at all above 1 GB/s."""
+        seconds = 1.0 / self.bus.bandwidth
+        return floor(seconds * 1e9 * (1 + 1e-12)) * 1e-9 if self.mechanics.truncated_bus else seconds
+
+    @property
+    def luns(self) -> int:
+        """What takes one command at a time: dies, or whole chips."""
+        nand = self.nand
+        return nand.channels * nand.chips * (1 if self.mechanics.chip_serial else nand.dies)
 
     @property
     def row_pages(self) -> int:

@@ -235,15 +235,14 @@ def _best_of_some(s: State, group: int) -> int:
 @compiled
 def coldest(s: State, group: int) -> int:
     """The collectable block with the fewest erases where the spread of erases calls for levelling, else 0."""
-    low = high = s[group + Gr.BLOCK]
+    low, high = 0, s[group + Gr.BLOCK]
     for number in range(s[K.BLOCKS]):
         block = s[group + Gr.BLOCK] + number * Bl.SIZE
         if s[block + Bl.ERASES] > s[high + Bl.ERASES]:
             high = block
-        if s[block + Bl.ERASES] < s[low + Bl.ERASES]:
+        if collectable(s, block) and (low == 0 or s[block + Bl.ERASES] < s[low + Bl.ERASES]):
             low = block
-    uneven = s[high + Bl.ERASES] - s[low + Bl.ERASES] >= s[K.LEVELLING]
-    return low if uneven and collectable(s, low) else 0
+    return low if low and s[high + Bl.ERASES] - s[low + Bl.ERASES] >= s[K.LEVELLING] else 0
 
 
 @compiled

@@ -15,7 +15,7 @@ from hwsim.errors import InputError, Problem
 Pattern: TypeAlias = Literal["read", "write", "randread", "randwrite", "rw", "readwrite", "randrw", "trim", "randtrim"]
 Precondition: TypeAlias = Literal["none", "layout", "fill", "steady"]
 MIXED = ("rw", "readwrite", "randrw")
-MOST_REQUESTS = 50_000_000
+MOST_REQUESTS = 20_000_000
 MOST_DEPTH = 65536
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence
 from enum import IntEnum
+from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -30,11 +31,22 @@ Ints: TypeAlias = NDArray[np.int64]
 State: TypeAlias = MutableSequence[int]
 """The array as the compiled code sees it."""
 F = TypeVar("F", bound=Callable[..., object])
+_WORDS = (b"IntEnum", b"@compiled")
+_FILES = [file for file in sorted(Path(__file__).parent.glob("*.py")) if any(w in file.read_bytes() for w in _WORDS)]
+_STAMP = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)
 
 
 def compiled(function: F) -> F:
-    """``function`` compiled to machine code on first use and kept beside its file; ``.py_func`` is the plain one."""
-    return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
+    """``function`` compiled to machine code on first use and kept beside its file; ``.py_func`` is the plain one.
+
+    What is kept holds the code of all functions that it calls: it is out of date when any file of this package changes,
+    where numba itself looks at the one file only.
+    """
+    made = njit(cache=True, nogil=True, error_model="numpy")(function)
+    cache = getattr(made, "_cache", None)  # there is none where numba is told not to compile
+    if cache is not None:
+        cache._cache_file._source_stamp = _STAMP
+    return cast("F", made)
 
 
 def words(array: Ints) -> State:

@@ -175,6 +175,8 @@ def close_row(s: State, group: int, request: int) -> None:
     filled = used % s[K.ROW_SLOTS]
     if filled:
         skip_row(s, group, USER)
+        if s[group + USER] != block:
+            collect_if_short(s, group)
         send_row(s, group, s[block + Bl.SLOT] + used - 1, filled, request)
 
 
