@@ -167,7 +167,9 @@ class _Builder:
             seconds=seconds,
             rate=transfer.nbytes / seconds if seconds else 0.0,
             uses=tuple(
-                (_number(self._resources, name), min(1.0, busy / seconds)) for name, busy in cost.busy.items() if busy
+                (_number(self._resources, name), min(1.0, busy / seconds))
+                for name, busy in cost.busy.items()
+                if busy and transfer.nbytes
             ),
             waits=transfer.waits,
         )

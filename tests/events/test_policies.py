@@ -148,6 +148,22 @@ def test_a_kernel_is_slowed_by_copies_of_its_memory(system):
     assert read.end == pytest.approx(0.5 + (80 - 10) / 80)
 
 
+memories = st.sampled_from(["host", "hbm", "ddr", "drive0.ddr", "drive1.hbm", "helper.ddr"])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(memories, memories, st.floats(0, 1e10)), min_size=1, max_size=8), layers)
+def test_what_leaves_a_memory_arrives_in_another(system, moves, count):
+    steps = [Transfer(f"t{i}", nbytes, source, target) for i, (source, target, nbytes) in enumerate(moves)]
+    timeline = run(schedule(*steps, count=count), system)
+    seen = {use.name: use.nbytes for use in timeline.usage}
+    for name in ("hbm", "ddr", "drive0.ddr", "drive1.hbm", "helper.ddr"):
+        out = sum(nbytes for source, _, nbytes in moves if source == name)
+        into = sum(nbytes for _, target, nbytes in moves if target == name)
+        assert seen.get(name, 0.0) == pytest.approx(count * (out + into), rel=1e-9)
+    assert all(use.busy <= timeline.seconds * (1 + 1e-9) for use in timeline.usage)
+
+
 def test_a_kernel_that_reads_the_host_shares_the_link_with_copies(system):
     reading = Kernel("read", Kind.ELEMENTWISE, {}, Work(), (Flow("host", LINK),))
     assert run(schedule(reading), system).seconds == 1.0
