@@ -7,12 +7,13 @@ neither torch nor plotly is imported before something needs it.
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "estimate", "load_device", "load_onnx", "run_study", "trace"]
+__all__ = ["__version__", "estimate", "load_device", "load_onnx", "load_system", "run_study", "trace"]
 
 _HOME = {
     "estimate": "hwsim.simulation",
     "load_device": "hwsim.device",
     "load_onnx": "hwsim.frontends.onnx",
+    "load_system": "hwsim.systemfile",
     "run_study": "hwsim.study",
     "trace": "hwsim.frontends.torch",
 }
