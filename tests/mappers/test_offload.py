@@ -187,3 +187,23 @@ def test_loads_wait_for_the_kernel_so_many_buffers_before(system):
             (wait,) = load.waits
             last = max(n for n in body if steps[n].name == "matmul")
             assert (wait.step, wait.back) == (last, buffers)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shares=st.sampled_from([(0, 1, 0), (0.5, 0.25, 0.25), (0, 0, 1)]),
+    activations=st.sampled_from([(1, 0, 0), (0, 1, 0), (0.5, 0, 0.5)]),
+    parts=st.integers(1, 4),
+    buffers=st.integers(1, 5),
+    chunk=st.sampled_from([2_000.0, None]),
+)
+def test_every_combination_runs_and_overlap_never_costs(system, shares, activations, parts, buffers, chunk):
+    graph = mlp(layers=7, width=64, rows=64)
+    options = {"weights": shares, "activations": activations, "batches": parts, "chunk": chunk}
+    ways = ({"buffers": buffers}, {"buffers": buffers + 1}, {"buffers": buffers, "overlap": False})
+    one, more, apart = (
+        run(offload(**options, **way).schedule(graph, system, Policy()), system).seconds for way in ways
+    )
+    assert 0 < one <= apart * (1 + 1e-9)
+    if activations == (1, 0, 0):  # else loads ahead of time share the link with what the next layer waits for
+        assert more <= one * (1 + 1e-9)
