@@ -111,57 +111,70 @@ class Arrays:
 
 def make_arrays(table: Table, passes: int, lines: int) -> Arrays:
     """The state of ``table`` before its run; the log has room for ``lines`` executions."""
-    tasks, regions, streams = len(table.tasks), len(table.regions), len(table.streams)
-    engines, resources = len(table.engines), len(table.resources)
-    uses, waits, spans, items = _lists(table)
-    totals = tasks + 2 * engines + 2 * resources
-    jumps = passes * regions * (streams + 1)
-    whole: list[tuple[int, int]] = [
-        (AT_TASK, TASK_WIDTH * tasks),
-        (AT_USE, len(uses)),
-        (AT_WAIT, WAIT_WIDTH * len(waits)),
-        (AT_SPAN, len(spans)),
-        (AT_ITEM, len(items)),
-        (AT_REGION, REGION_WIDTH * regions),
-        (AT_STREAM, STREAM_WIDTH * streams),
-        (AT_DONE, tasks),
-        (AT_OWNER, engines),
-        (AT_RISING, streams),
-        (AT_OLD, KEPT * (STREAM_WIDTH * streams + 1)),
-        (AT_LOG, lines),
-    ]
-    floats: list[tuple[int, int]] = [
-        (AT_COST, COST_WIDTH * tasks),
-        (AT_SHARE, len(uses)),
-        (AT_FLOW, FLOW_WIDTH * streams),
-        (AT_FREE, resources),
-        (AT_LOAD, resources),
-        (AT_TOTAL, totals),
-        (AT_WAS, KEPT * (1 + FLOW_WIDTH * streams + totals)),
-        (AT_JUMP, JUMP_WIDTH * jumps),
-        (AT_TIMES, 2 * lines),
-    ]
-    n = np.zeros(ONES + sum(size for _, size in whole), np.int64)
-    x = np.zeros(ONES_X + sum(size for _, size in floats))
-    for parts, place in ((whole, ONES), (floats, ONES_X)):
-        for where, size in parts:
-            n[where] = place
-            place += size
-    n[: LOGGING + 1] = passes, streams, regions, tasks, engines, resources, lines > 0
+    lists = _lists(table)
+    made = _laid_out(table, lists, passes, lines)
+    n, engines = made.n, len(table.engines)
+    n[PASSES], n[STREAMS], n[REGIONS] = passes, len(table.streams), len(table.regions)
+    n[TASKS], n[ENGINES], n[RESOURCES] = len(table.tasks), engines, len(table.resources)
+    n[LOGGING] = lines > 0
     n[FOCUS_PASS : FOCUS_TURN + 1] = -1
-    made = Arrays(n, x)
     made.table(AT_OWNER, 1, engines)[:] = -1
     _fill_tasks(made, table)
-    made.table(AT_USE, 1, len(uses))[:, 0] = [resource for resource, _ in uses]
-    made.floats(AT_SHARE, 1, len(uses))[:, 0] = [share for _, share in uses]
-    made.table(AT_WAIT, WAIT_WIDTH, len(waits))[:] = np.array(waits, np.int64).reshape(-1, WAIT_WIDTH)
-    made.table(AT_SPAN, 1, len(spans))[:, 0] = spans
-    made.table(AT_ITEM, 1, len(items))[:, 0] = items
+    made.table(AT_USE, 1, len(lists.uses))[:, 0] = [resource for resource, _ in lists.uses]
+    made.floats(AT_SHARE, 1, len(lists.uses))[:, 0] = [share for _, share in lists.uses]
+    made.table(AT_WAIT, WAIT_WIDTH, len(lists.waits))[:] = np.array(lists.waits, np.int64).reshape(-1, WAIT_WIDTH)
+    made.table(AT_SPAN, 1, len(lists.spans))[:, 0] = lists.spans
+    made.table(AT_ITEM, 1, len(lists.items))[:, 0] = lists.items
     return made
 
 
-def _lists(table: Table) -> tuple[list[tuple[int, float]], list[tuple[int, int, int, int]], list[int], list[int]]:
-    """Uses and waits of all tasks; the tasks of each stream in each region with the limits of these lists."""
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """Uses and waits of all tasks; the tasks of each stream in each region, with the limits of these lists."""
+
+    uses: list[tuple[int, float]]
+    waits: list[tuple[int, int, int, int]]
+    spans: list[int]
+    items: list[int]
+
+
+def _laid_out(table: Table, lists: _Lists, passes: int, lines: int) -> Arrays:
+    """Room for everything, and where it is."""
+    tasks, regions, streams = len(table.tasks), len(table.regions), len(table.streams)
+    engines, resources = len(table.engines), len(table.resources)
+    totals = tasks + 2 * engines + 2 * resources
+    whole = {
+        AT_TASK: TASK_WIDTH * tasks,
+        AT_USE: len(lists.uses),
+        AT_WAIT: WAIT_WIDTH * len(lists.waits),
+        AT_SPAN: len(lists.spans),
+        AT_ITEM: len(lists.items),
+        AT_REGION: REGION_WIDTH * regions,
+        AT_STREAM: STREAM_WIDTH * streams,
+        AT_DONE: tasks,
+        AT_OWNER: engines,
+        AT_RISING: streams,
+        AT_OLD: KEPT * (STREAM_WIDTH * streams + 1),
+        AT_LOG: lines,
+    }
+    floats = {
+        AT_COST: COST_WIDTH * tasks,
+        AT_SHARE: len(lists.uses),
+        AT_FLOW: FLOW_WIDTH * streams,
+        AT_FREE: resources,
+        AT_LOAD: resources,
+        AT_TOTAL: totals,
+        AT_WAS: KEPT * (1 + FLOW_WIDTH * streams + totals),
+        AT_JUMP: JUMP_WIDTH * passes * regions * (streams + 1),
+        AT_TIMES: 2 * lines,
+    }
+    n, x = np.zeros(ONES + sum(whole.values()), np.int64), np.zeros(ONES_X + sum(floats.values()))
+    for sizes, first in ((whole, ONES), (floats, ONES_X)):
+        n[list(sizes)] = list(accumulate(sizes.values(), initial=first))[:-1]
+    return Arrays(n, x)
+
+
+def _lists(table: Table) -> _Lists:
     region_of = [number for number, region in enumerate(table.regions) for _ in range(region.start, region.stop)]
     waits = [
         (wait.step, *_needed(table, region_of[number], region_of[wait.step], wait.back))
@@ -173,7 +186,8 @@ def _lists(table: Table) -> tuple[list[tuple[int, float]], list[tuple[int, int, 
         placed[task.stream][region_of[number]].append(number)
     listed = [tasks for of_stream in placed for tasks in of_stream]
     spans = [0, *accumulate(len(tasks) for tasks in listed)]
-    return [use for task in table.tasks for use in task.uses], waits, spans, [task for part in listed for task in part]
+    uses = [use for task in table.tasks for use in task.uses]
+    return _Lists(uses, waits, spans, [task for part in listed for task in part])
 
 
 def _needed(table: Table, own: int, other: int, back: int) -> tuple[int, int, int]:
