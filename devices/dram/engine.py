@@ -26,7 +26,7 @@ U = np.uint64
 ACT, PRE, RD, WR, REF, REFPB, ACT2 = range(7)
 COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFpb", "ACT2")
 BANK, GROUP, STACK, UNIT, BUS = range(5)  # how two banks of one data bus are related, the nearest first
-FAR = 1 << 56  # a time that never comes
+FAR = 1 << 44  # a time that never comes
 SUBTICKS = 16  # bits: intervals between arrivals are in ticks / 2^16
 OPENED, REFRESH, QUEUE, HALF = range(4)  # where the next command of a channel comes from
 
@@ -111,7 +111,7 @@ def run(m: Ints, load: Ints, times: Ints, commands: Ints, goal: int) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _refresh_due(m: Ints, c: int) -> None:
     m[c + C_FLOOR] = max(m[c + C_FLOOR], m[c + C_REFRESH])
     m[c + C_REFRESH] += m[REFRESH_EVERY]
@@ -120,7 +120,7 @@ def _refresh_due(m: Ints, c: int) -> None:
     m[c + C_STALE] = 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _admit(m: Ints, load: Ints, times: Ints) -> None:
     """Take requests in their order until one has to wait; say for what and until when."""
     now = m[F_TIME]
@@ -154,7 +154,7 @@ def _admit(m: Ints, load: Ints, times: Ints) -> None:
         m[F_NEXT] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _answered(m: Ints, c: int, load: Ints, number: int, times: Ints) -> bool:
     """A request to an address whose write is queued: a read takes its data from there, a write replaces it."""
     address = load[number, L_ADDRESS]
@@ -168,7 +168,7 @@ def _answered(m: Ints, c: int, load: Ints, number: int, times: Ints) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _enter(m: Ints, c: int, load: Ints, number: int) -> None:
     """Put a request at the end of its queue."""
     write = load[number, L_WRITE]
@@ -180,7 +180,7 @@ def _enter(m: Ints, c: int, load: Ints, number: int) -> None:
     m[c + C_TOUCHED] = 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _consider_arrivals(m: Ints) -> None:
     """Let what has arrived come before each channel's next command where it can start earlier."""
     first = m[FIRST_CHANNEL]
@@ -194,14 +194,15 @@ def _consider_arrivals(m: Ints) -> None:
             _choose_queue(m, c)
             if m[c + C_DRAIN] != drains:
                 m[c + C_STALE] = 1
+            elif m[PROTECT_HITS]:
+                m[c + C_STALE] = 1  # which rows have older hits shows only in a whole search
             elif m[c + C_REFRESHED] == m[c + C_DUE] or m[PER_BANK]:
                 _search_queue(m, c, m[c + C_KEY], m[c + C_KNOWN])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _search(m: Ints, c: int) -> None:
     """Find the next command of a channel and when it starts."""
-    m[c + C_SEARCH] += 1
     m[c + C_STALE] = 0
     column_at = max(m[c + C_FLOOR], m[c + C_COLUMN_BUS])
     best, age = NEVER, FAR
@@ -230,7 +231,7 @@ def _search(m: Ints, c: int) -> None:
         _search_half(m, c)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _search_half(m: Ints, c: int) -> None:
     """An activation's second command: when nothing else can start, or when it has to."""
     start = max(m[c + C_FLOOR], m[c + C_ROW_BUS])
@@ -240,7 +241,7 @@ def _search_half(m: Ints, c: int) -> None:
         m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = key, HALF, m[c + C_HALF], ACT2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _choose_queue(m: Ints, c: int) -> None:
     """Writes drain once they fill their queue, or while there are no reads, until few are left."""
     reads, writes = m[c + C_READS], m[c + C_WRITES]
@@ -250,50 +251,52 @@ def _choose_queue(m: Ints, c: int) -> None:
         m[c + C_DRAIN] = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _search_queue(m: Ints, c: int, best: int, begin: int) -> None:
     """The oldest request, from place ``begin`` on, of those that can start before the key ``best``."""
-    drain, search, odd = m[c + C_DRAIN], m[c + C_SEARCH], m[ODD]
-    column = WR if drain else RD
-    row_rank = 4 if m[TWO_BUSES] else 2
+    drain, odd, half, protect = m[c + C_DRAIN], m[ODD], m[c + C_HALF], m[PROTECT_HITS]
+    column, row_rank = WR if drain else RD, 4 if m[TWO_BUSES] else 2
     column_at, row_at = max(m[c + C_FLOOR], m[c + C_COLUMN_BUS]), max(m[c + C_FLOOR], m[c + C_ROW_BUS])
-    runs_on, clock, protect, half = m[CLOCK_RUNS_ON], m[c + C_CLOCK], m[PROTECT_HITS], m[c + C_HALF]
-    refreshed = -1
-    if m[PER_BANK] and m[c + C_REFRESHED] < m[c + C_DUE]:
-        refreshed = _refreshed_bank(m, c)
-    first = m[c + C_READ_LIST + drain]
-    m[c + C_KNOWN] = m[c + C_READS + drain]
-    found, found_command = -1, 0
-    for entry in range(first + begin * QUEUE_RECORD, first + m[c + C_KNOWN] * QUEUE_RECORD, QUEUE_RECORD):
+    clock = m[c + C_CLOCK] if m[CLOCK_RUNS_ON] else FAR
+    waits = m[PER_BANK] and m[c + C_REFRESHED] < m[c + C_DUE]
+    kept = _refreshed_bank(m, c) if waits else half  # a bank that takes no command of a request
+    soonest = (min(column_at, row_at) << KEY_BITS) + 2
+    first, end = m[c + C_READ_LIST + drain], m[c + C_READS + drain]
+    m[c + C_SEARCH] += 1
+    m[c + C_KNOWN] = end
+    found = -1
+    for entry in range(first + begin * QUEUE_RECORD, first + end * QUEUE_RECORD, QUEUE_RECORD):
         b = m[U(entry + Q_BANK)]
         if m[U(b + B_ROW)] == m[U(entry + Q_ROW)]:
-            command, rank, start = column, 2, max(m[b + column], m[m[b + B_GROUP] + column], column_at)
+            start = max(m[U(b + column)], m[U(m[U(b + B_GROUP)] + column)], column_at)
             start += start & odd
-            if runs_on and start >= clock:
-                start += 1
-            m[b + B_SEEN] = search
+            key = (start + (1 if start >= clock else 0) << KEY_BITS) + 2
+            if protect:
+                m[b + B_SEEN] = m[c + C_SEARCH]
         else:
-            command, rank, start = m[U(b + B_MISS)], row_rank, max(m[U(b + B_MISS_AT)], row_at)
-            start += start & odd if command == ACT else 0
-            if protect and command == PRE and m[b + B_SEEN] == search:
+            start, miss = max(m[U(b + B_MISS_AT)], row_at), m[U(b + B_MISS)]
+            start += start & odd & (miss - 1)  # ACT is 0, PRE is 1 and starts in any tick
+            key = (start << KEY_BITS) + row_rank
+            if (half and miss == ACT) or (protect and miss == PRE and m[b + B_SEEN] == m[c + C_SEARCH]):
                 continue
-        key = (start << KEY_BITS) + rank
-        if half and (b == half or command == ACT):
-            continue
-        if key < best and b != refreshed:
-            best, found, found_command = key, entry, command
+        if key < best and b != kept:
+            best, found = key, entry
+            if key <= soonest:
+                break  # the oldest that can start at once
     if found >= 0:
-        m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND] = best, QUEUE, found, found_command
+        b = m[found + Q_BANK]
+        m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE] = best, QUEUE, found
+        m[c + C_COMMAND] = column if m[b + B_ROW] == m[found + Q_ROW] else m[b + B_MISS]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _refreshed_bank(m: Ints, c: int) -> int:
     """The bank whose turn it is."""
     bank: int = m[c + C_FIRST_BANK] + m[c + C_REFRESHED] % m[BANKS] * BANK_RECORD
     return bank
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _search_refresh(m: Ints, c: int, best: int) -> int:
     """The refresh that waits, or the precharge it needs; returns its key where it comes before ``best``."""
     u = m[c + C_FIRST_UNIT] + m[c + C_REFRESHED] % m[UNITS] * UNIT_RECORD
@@ -322,7 +325,7 @@ def _search_refresh(m: Ints, c: int, best: int) -> int:
     return best
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _issue(m: Ints, c: int, now: int, times: Ints, commands: Ints) -> None:
     """Issue a channel's next command; what comes after it is yet to be found."""
     source, place, command = m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND]
@@ -356,7 +359,7 @@ def _issue(m: Ints, c: int, now: int, times: Ints, commands: Ints) -> None:
         m[F_TRY] = m[m[FLYING] + m[F_HEAD] % m[OUTSTANDING]]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _from_opened(m: Ints, c: int, place: int, now: int, times: Ints) -> None:
     """The column command that a bank was opened for."""
     b, command, number = m[place + O_BANK], m[place + O_COMMAND], m[place + O_NUMBER]
@@ -368,7 +371,7 @@ def _from_opened(m: Ints, c: int, place: int, now: int, times: Ints) -> None:
     _column(m, c, b, command, number, now, times)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _from_queue(m: Ints, c: int, place: int, command: int, now: int, times: Ints) -> None:
     """The command that a queued request needs."""
     kind = m[c + C_DRAIN]
@@ -395,7 +398,7 @@ def _from_queue(m: Ints, c: int, place: int, command: int, now: int, times: Ints
         _column(m, c, b, command, number, now, times)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _activate(m: Ints, b: int, row: int, now: int) -> None:
     """Open a row; the unit's next activations keep their distance, the fifth from the first of four."""
     u, near, gaps = m[b + B_UNIT], m[b + B_GROUP] + G_NEAR, m[GAPS] + ACT * 6
@@ -415,7 +418,7 @@ def _activate(m: Ints, b: int, row: int, now: int) -> None:
     m[u + U_OPEN] += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _delay(m: Ints, g: int, command: int, until: int) -> None:
     """No activation, or no precharge, in a bank group before a time."""
     m[g + command] = max(m[g + command], until)
@@ -424,7 +427,7 @@ def _delay(m: Ints, g: int, command: int, until: int) -> None:
             m[U(b + B_MISS_AT)] = max(m[U(b + B_MISS_AT)], until)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _precharge(m: Ints, b: int, start: int, now: int) -> None:
     """Close a bank at ``start``, which an access that closes its row sets after ``now``."""
     u = m[b + B_UNIT]
@@ -441,7 +444,7 @@ def _precharge(m: Ints, b: int, start: int, now: int) -> None:
         m[u + U_SINCE] = max(m[u + U_SINCE], start)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _column(m: Ints, c: int, b: int, command: int, number: int, now: int, times: Ints) -> None:
     """Move a burst; later column commands of its data bus keep their distance by how near they are."""
     u, near, gaps = m[b + B_UNIT], m[b + B_GROUP] + G_NEAR, m[GAPS] + command * 6
@@ -466,7 +469,7 @@ def _column(m: Ints, c: int, b: int, command: int, number: int, now: int, times:
         _precharge(m, b, m[b + PRE], now)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 def _refresh(m: Ints, c: int, first: int, command: int, now: int) -> None:
     """Refresh a unit or a bank, or close what is open in it."""
     u = m[first + B_UNIT]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hwsim.devices.dram.card import Dram
-from hwsim.devices.dram.engine import Ints
+from hwsim.devices.dram.engine import L_ADDRESS, L_BANK, L_ROW, L_WRITE, Ints
 from hwsim.devices.dram.mapping import address_map
 
 Pattern: TypeAlias = Literal["stream", "linear", "stride", "random", "chase"]
@@ -45,19 +46,32 @@ def requests_of(
     bursts = -(-size // card.burst_bytes)
     where = address_map("stream" if pattern == "stream" else mapping, field_sizes(card, channels))
     numbers = np.arange(count, dtype=np.int64)
-    write = np.floor((numbers + 1) * (1.0 - read_share) + 1e-9) > np.floor(numbers * (1.0 - read_share) + 1e-9)
-    place = np.where(write, np.cumsum(write), np.cumsum(~write)) - 1
+    write = _written(numbers, read_share)
     if pattern in ("random", "chase"):
         chance = np.random.default_rng(seed)
         start = chance.integers(0, max(where.bursts // bursts, 1), count) * bursts
     else:
         step = -(-stride // card.burst_bytes) if pattern == "stride" else bursts
+        place = np.where(write, np.cumsum(write), np.cumsum(~write)) - 1 if write.any() else numbers
         start = place * step + write * (where.bursts // 2)
-    first = np.repeat(start, bursts)
-    burst = (first + np.tile(np.arange(bursts), count)) % where.bursts
+    if bursts > 1:
+        start = np.repeat(start, bursts) + np.tile(np.arange(bursts), count)
+        write, numbers = np.repeat(write, bursts), np.repeat(numbers, bursts)
+    burst = start % where.bursts
     found = where.place(burst)
-    load = np.stack([found.bank, found.row, burst, np.repeat(write, bursts)], axis=1)
-    return Requests(load, np.repeat(numbers, bursts), count)
+    load = np.empty((len(burst), 4), np.int64)
+    for column, values in ((L_BANK, found.bank), (L_ROW, found.row), (L_ADDRESS, burst), (L_WRITE, write)):
+        load[:, column] = values
+    return Requests(load, numbers, count)
+
+
+def _written(numbers: Ints, read_share: float) -> NDArray[np.bool_]:
+    """Which requests write, evenly spread: where the share of writes adds up to one more."""
+    if read_share == 1.0:
+        return np.zeros(len(numbers), np.bool_)
+    share = 1.0 - read_share
+    written: NDArray[np.bool_] = np.floor((numbers + 1) * share + 1e-9) > np.floor(numbers * share + 1e-9)
+    return written
 
 
 def field_sizes(card: Dram, channels: int) -> dict[str, int]:

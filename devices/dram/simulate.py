@@ -187,8 +187,10 @@ def _latency(run: Run, tick: float) -> dict[str, float]:
     if not reads.any():
         return {}
     arrived, done = run.times[reads, e.T_ARRIVED], run.times[reads, e.T_DONE]
-    starts = np.flatnonzero(np.diff(run.requests.request[reads], prepend=-1))
-    taken = (np.maximum.reduceat(done, starts) - np.minimum.reduceat(arrived, starts)) * tick
+    if len(run.requests.load) > run.requests.count:
+        starts = np.flatnonzero(np.diff(run.requests.request[reads], prepend=-1))
+        done, arrived = np.maximum.reduceat(done, starts), np.minimum.reduceat(arrived, starts)
+    taken = (done - arrived) * tick
     p50, p99 = np.percentile(taken, (50, 99))
     return {
         "mean": float(taken.mean()),
