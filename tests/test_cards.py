@@ -38,7 +38,7 @@ EXPECTED = {
     "inst-csd",
     "rram-40nm-macro",
 }
-FIRST_FORM = {"sn40l", "qualcomm-sa8295p", "samsung-980-pro", "inst-csd", "rram-40nm-macro"}
+FIRST_FORM = {"sn40l", "qualcomm-sa8295p", "rram-40nm-macro"}
 PER_CLOCK = {
     "nvidia-a100-80gb": 2048,
     "nvidia-a100-pcie": 2048,
