@@ -21,11 +21,12 @@ Rows = list[dict[str, Any]]
 
 def list_names(
     what: Annotated[
-        Literal["devices", "models", "mappers", "kernels", "studies", "claims"], typer.Argument(help="What to list.")
+        Literal["devices", "models", "systems", "mappers", "kernels", "studies", "claims"],
+        typer.Argument(help="What to list."),
     ],
     json: options.Json = False,
 ) -> None:
-    """List devices, models, mappers, kernels, studies or claims."""
+    """List devices, models, systems, mappers, kernels, studies or claims."""
     rows = _LISTS[what]()
     if json:
         print_json(rows)
@@ -35,14 +36,14 @@ def list_names(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A device, a path to a card, a model, or a mapper.")],
+    name: Annotated[str, typer.Argument(help="A device, a system, a path to either, a model, or a mapper.")],
     json: options.Json = False,
 ) -> None:
     """Show a card or a system with the source of every figure, a model with its sizes, or a mapper with its options."""
     from hwsim.device import card_names, is_file, load_device
     from hwsim.registry import plugins
     from hwsim.simulation import MAPPERS
-    from hwsim.systemfile import is_system, load_system
+    from hwsim.systemfile import is_system, load_system, shipped_systems
     from hwsim.zoo import presets
 
     models, mappers = presets(), plugins(MAPPERS)
@@ -55,7 +56,9 @@ def show(
     elif name in mappers:
         _show_mapper(name, json)
     else:
-        raise UnknownNameError("device, model or mapper", name, [*card_names(), *models, *mappers])
+        raise UnknownNameError(
+            "device, system, model or mapper", name, [*card_names(), *shipped_systems(), *models, *mappers]
+        )
 
 
 def print_schema(
@@ -112,6 +115,17 @@ def _models() -> Rows:
     ]
 
 
+def _systems() -> Rows:
+    from hwsim.systemfile import load_system, shipped_systems
+
+    rows = []
+    for name in shipped_systems():
+        topology = load_system(name).topology
+        devices = ", ".join(f"{device}={card.name}" for device, card in topology.cards.items())
+        rows.append({"name": name, "title": topology.title, "devices": devices, "links": len(topology.wires)})
+    return rows
+
+
 def _mappers() -> Rows:
     from hwsim.mapper_options import options_of
     from hwsim.registry import plugins
@@ -155,6 +169,7 @@ def _claims() -> Rows:
 _LISTS: dict[str, Callable[[], Rows]] = {
     "devices": _devices,
     "models": _models,
+    "systems": _systems,
     "mappers": _mappers,
     "kernels": _kernels,
     "studies": _studies,

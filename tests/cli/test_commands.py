@@ -222,7 +222,7 @@ def test_predict_refuses_what_is_no_list_of_kernels(hwsim, tmp_path, text, said)
     assert said in ran.err
 
 
-@pytest.mark.parametrize("what", ["devices", "models", "mappers", "kernels", "studies", "claims"])
+@pytest.mark.parametrize("what", ["devices", "models", "systems", "mappers", "kernels", "studies", "claims"])
 def test_lists(hwsim, what):
     rows = hwsim("list", what, "--json").data
     assert rows
