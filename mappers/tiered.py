@@ -81,11 +81,9 @@ class Tiered:
         found = {tier.name: tier for tier in all_tiers(system, policy.spill)}
         for name in self.options.tiers:
             if name not in found:
-                expected = "" if nearest_name(name, found) else f"one of {', '.join(found)}"
                 nearest = nearest_name(name, found)
-                raise InputError(
-                    Problem(f"'{system.name}' has no tier '{name}'", "", expected=expected, nearest=nearest)
-                )
+                expected = "" if nearest else f"one of {', '.join(found)}"
+                raise InputError(Problem(f"'{system.name}' has no tier '{name}'", expected=expected, nearest=nearest))
         chosen = [found[name] for name in self.options.tiers] or list(found.values())
         return tuple(sorted(chosen, key=lambda tier: -tier.read))
 
