@@ -215,7 +215,7 @@ class Structure:
 
     @cached_property
     def copies(self) -> Mapping[str, int]:
-        """How many tensors each name stands for: more than 1 inside repeated bodies."""
+        """How many tensors each name stands for: as many as the longest repetition over it has iterations."""
         copies = dict.fromkeys(self.tensors, 1)
         for repeat in self.repeats:
             body = self.ops[repeat.start : repeat.stop]
@@ -223,7 +223,7 @@ class Structure:
             shared = {self.storages[name] for name in repeat.shared}
             for name in {self.storages[name] for op in body for name in (*op.inputs, *op.outputs)} - shared:
                 if self.tensors[name].role in RESIDENT or name in made:
-                    copies[name] = repeat.count
+                    copies[name] = max(copies[name], repeat.count)
         return copies
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from toys import mlp, mlps
 
 from hwsim.fold import fold, unfold
@@ -63,6 +65,61 @@ def test_a_state_that_all_layers_view_counts_once():
     small = fold(graph)
     assert small.repeats[0].count == 8
     assert small.bytes_of(Role.STATE) == cache.nbytes
+
+
+def products(picks: Sequence[int], ahead: int) -> Graph:
+    """A stack whose layers read the weights that ``picks`` names, each through a view of its own made ``ahead`` layers
+    before (0: right before it is read)."""
+    graph = mlp(layers=len(picks))
+    tensors = {name: tensor for name, tensor in graph.tensors.items() if tensor.role is not Role.WEIGHT}
+    tensors |= {f"w{pick}": Tensor(f"w{pick}", (64, 64), "bf16", Role.WEIGHT) for pick in picks}
+    tensors |= {f"v{k}": Tensor(f"v{k}", (64, 64), "bf16", base=f"w{pick}") for k, pick in enumerate(picks)}
+    views = [Op(Kind.VIEW, (f"w{pick}",), (f"v{k}",), {}, "t") for k, pick in enumerate(picks)]
+    ops = views[:ahead]
+    for layer in range(len(picks)):
+        product, *others = graph.ops[3 * layer : 3 * layer + 3]
+        ops += views[layer + ahead : layer + ahead + 1]
+        ops += [replace(product, inputs=(product.inputs[0], f"v{layer}")), *others]
+    return replace(graph, tensors=tensors, ops=tuple(ops))
+
+
+@st.composite
+def picked(draw: st.DrawFn) -> list[int]:
+    """Weights in any order, or first to last as in a forward pass, then back in parts as in a backward."""
+    if draw(st.booleans()):
+        return draw(st.lists(st.integers(0, 5), min_size=1, max_size=12))
+    layers = st.integers(0, 10)
+    parts = draw(st.lists(st.tuples(layers, layers), min_size=1, max_size=3))
+    there = [pick for first, last in parts for pick in range(first, last)]
+    return [*range(10), *there[::-1]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(picked(), st.integers(0, 12))
+@example([*range(8)], 1)  # the view of a later layer's weight is made inside each iteration: a carry
+@example([*range(8)], 8)  # all views are made before the first layer
+@example([*range(9), *range(9)[6::-1]], 0)  # a run over 0 to 8, then one over 6 to 0
+@example([0, 1, 2, 3, 2, 3, 4, 5, 6, 7], 0)
+def test_weights_behind_views_are_counted_as_often_as_they_are_there(picks, ahead):
+    graph = products(picks, ahead)
+    small = fold(graph)
+    assert small.parameters == unfold(small).parameters == len(set(picks)) * 64 * 64
+    for quantity in (lambda w: w.flops, lambda w: w.nbytes):
+        assert total(small, quantity) == pytest.approx(total(graph, quantity), rel=1e-12)
+    assert sum(small.counts) == len(graph.ops)
+
+
+def test_a_run_does_not_start_between_a_view_and_its_use():
+    """The first view is made before the run could start, the others inside it: it starts after the first product."""
+    graph = products(range(10), ahead=0)
+    first, second = graph.ops[:2]
+    copy = Op(Kind.ELEMENTWISE, ("x",), ("c",), {"function": "neg", "numel": 8 * 64}, "neg")
+    second = replace(second, inputs=("c", "v0"))
+    tensors = {**graph.tensors, "c": replace(graph.tensors["x"], name="c", role=Role.ACTIVATION)}
+    small = fold(replace(graph, tensors=tensors, ops=(first, copy, second, *graph.ops[2:])))
+    (repeat,) = small.repeats
+    assert small.parameters == 10 * 64 * 64
+    assert small.ops[repeat.start].kind is not Kind.MATMUL
 
 
 def test_a_broken_chain_is_not_folded():

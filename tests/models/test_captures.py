@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hwsim.capture import ZooModel, find_model
+from hwsim.fold import fold, unfold
 from hwsim.graphfile import dump_graph
 from hwsim.models.ship import FOLDER, wanted
-from hwsim.zoo import find_preset
+from hwsim.zoo import find_preset, presets
+
+FOLDED = [
+    ("llama-3.2-1b", {"layers": 3}, "train"),
+    ("switch-base-8", {"layers": 6}, "prefill"),
+    ("switch-base-8", {"layers": 6}, "train"),
+    ("sambay-3.8b", {"layers": 12}, "decode"),
+]
 
 
 def test_every_capture_is_there_and_fresh():
@@ -19,6 +28,29 @@ def test_every_capture_is_there_and_fresh():
 def test_a_shipped_capture_is_what_tracing_gives(name, phase):
     model = ZooModel(find_preset(name), {})
     assert dump_graph(model.capture(phase)) == dump_graph(model.trace(phase))
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_shipped_capture_has_the_parameters_that_its_preset_states(name):
+    model = find_model(name)
+    phases = [phase for phase in model.phases if phase != "generate"]
+    assert {phase: model.capture(phase).parameters for phase in phases} == dict.fromkeys(
+        phases, find_preset(name).parameters
+    )
+
+
+@pytest.mark.parametrize(("name", "config", "phase"), FOLDED)
+def test_folding_a_model_keeps_its_parameters(name, config, phase, monkeypatch):
+    model = ZooModel(find_preset(name), config)
+    monkeypatch.setattr("hwsim.capture.fold", lambda graph: graph)
+    traced = model.trace(phase)
+    with torch.device("meta"):
+        parameters = sum(weight.numel() for weight in model.preset.build(config).parameters())
+    small = fold(traced)
+    assert len(small.ops) < len(traced.ops)
+    assert small.parameters == unfold(small).parameters == traced.parameters == parameters
+    sizes = {"batch": 2, "prompt": 640}
+    assert small.bind(**sizes).flops == pytest.approx(traced.bind(**sizes).flops, rel=1e-12)
 
 
 def test_a_changed_config_is_another_capture():
