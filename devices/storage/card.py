@@ -227,6 +227,7 @@ def read_drive(source: Path | Traversable | str, changes: Mapping[str, object] |
     if not isinstance(data, dict):
         raise CardError(Problem("a drive's card is a mapping", where))
     places = Places(where, marks)
+    data.setdefault("mechanics", {})  # so that each can be changed by its path
     file = validate(DriveFile, changed(data, changes or {}), marks, where, CardError)
     check_figures(file, file.sources, places)
     _check(file, places)
