@@ -2,7 +2,7 @@
 
     python tests/benchmarks/public.py [SYSTEM ...] [--rows 3000] [--seed 0] [--write docs/accuracy-public.md]
 
-Constants of each GPU are fitted to a random tenth of its table (at most 1,000 rows of each kind, so that a fit takes
+Constants of each GPU are fitted to a random tenth of its table (at most 600 rows of each kind, so that a fit takes
 about a minute) and tried on rows of the other nine tenths; the correction learns from the whole tenth. *Blind* are
 predictions with the geometric mean of other GPUs' constants. ``--write`` replaces the tables between the page's marks.
 """
@@ -33,12 +33,11 @@ CARDS = {
     "a100_sxm": "nvidia-a100-80gb",
     "l40s": "nvidia-l40s",
     "b200_sxm": "nvidia-b200",
-    "gb200": "nvidia-gb200",
     "rtx_pro_6000_server": "nvidia-rtx-pro-6000",
 }
-GENERATIONS = {"h200_sxm": "hopper", "h100_sxm": "hopper", "b200_sxm": "blackwell", "gb200": "blackwell"}
-"""Systems that share one; RTX PRO 6000 has Ada's kernels and counts as a generation of its own."""
-FITTED, LEARNED = 1000, 4000  # rows of a kind, at most
+GENERATIONS = {"h200_sxm": "hopper", "h100_sxm": "hopper"}
+"""Systems that share one. RTX PRO 6000 has Ada's kernels and counts as a generation of its own, beside the B200's."""
+FITTED, LEARNED = 600, 4000  # rows of a kind, at most
 KINDS: Mapping[str, Callable[[Measurement], bool]] = {
     "products bf16": lambda row: row.op == "matmul" and row.spec["dtype"] == "bf16" and row.rotation > 1,
     "products fp8": lambda row: row.op == "matmul" and row.spec["dtype"] == "fp8",
