@@ -186,13 +186,18 @@ def read_claims(files: Iterable[Traversable | Path] | None = None) -> dict[str, 
 
 
 def check_claims(ids: Iterable[str] = (), claims: Mapping[str, ClaimFile] | None = None) -> list[Outcome]:
-    """Every figure of the named claims (default: all) against its simulated value."""
+    """Every figure of the named claims (default: all) against its simulated value. ``LF6`` names ``LF6-CPU`` too."""
     known = read_claims() if claims is None else claims
-    chosen = list(ids) or list(known)
-    for name in chosen:
-        if name not in known:
-            raise UnknownNameError("claim", name, known)
-    return [_outcome(known[name], figure) for name in chosen for figure in known[name].figures]
+    chosen = [claim for name in ids for claim in _named(name, known)] or list(known)
+    return [_outcome(known[name], figure) for name in dict.fromkeys(chosen) for figure in known[name].figures]
+
+
+def _named(name: str, known: Mapping[str, ClaimFile]) -> list[str]:
+    """The claim of that id and those whose id continues it after a hyphen."""
+    found = [claim for claim in known if claim == name or claim.startswith(f"{name}-")]
+    if not found:
+        raise UnknownNameError("claim", name, known)
+    return found
 
 
 def _outcome(claim: ClaimFile, figure: FigureFile) -> Outcome:
