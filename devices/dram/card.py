@@ -135,7 +135,7 @@ class _Reader:
             buses=self.count("commands", "buses"),
             spans={name: self.figure("commands", name, "1", 1.0) for name in ("ACT", "PRE", "RD", "WR", "REF")},
             energies={name: value for name, value in energies.items() if not math.isnan(value)},
-            controller=file.controller,
+            controller=_with_queues(file.controller, organization["pseudo_channels"]),
             figures=self.figures,
             sources={key: source.title for key, source in file.sources.items()},
         )
@@ -213,6 +213,12 @@ class _Reader:
             self.problem(path, "must be a time of at most 10^8 clocks", got=str(given.value))
             return 0
         return math.ceil(clocks - 1e-9)
+
+
+def _with_queues(given: ControllerFile, pseudo_channels: int) -> ControllerFile:
+    """A controller whose queues have their usual places for each pseudo-channel, where the card does not say."""
+    usual = {name: getattr(given, name) * pseudo_channels for name in ("read_queue", "write_queue")}
+    return given.model_copy(update={name: n for name, n in usual.items() if name not in given.model_fields_set})
 
 
 def filled(clocks: Mapping[str, int], burst_length: int) -> dict[str, int]:

@@ -103,7 +103,8 @@ class EnergyFile(Section):
 
 
 class ControllerFile(Strict):
-    """How a controller orders commands; every key is also an option of `hwsim dram bench`."""
+    """How a channel's controller orders commands; every key is also an option of `hwsim dram bench`. Queues of which a
+    card says nothing have 32 places for each pseudo-channel."""
 
     read_queue: int = Field(default=32, ge=1, le=4096)
     write_queue: int = Field(default=32, ge=1, le=4096)

@@ -111,7 +111,7 @@ def checked(card: Dram, question: Question) -> ControllerFile:
         raise InputError(*(Problem(one["msg"], path=".".join(map(str, one["loc"]))) for one in found)) from None
     address_map(controller.mapping, field_sizes(card, 1))  # says what is wrong with it
     size = card.burst_bytes if question.size is None else question.size
-    bursts = -(-size // card.burst_bytes)
+    bursts = max(-(-size // card.burst_bytes), 1)
     most = card.organization["channels"]
     needed = {"all-bank": ("tRFC", "tREFI"), "per-bank": ("tRFCpb", "tREFIpb"), "none": ()}[controller.refresh]
     missing = [name for name in needed if not card.clocks[name]]
