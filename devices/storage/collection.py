@@ -8,10 +8,9 @@ from hwsim.devices.storage.ftl import (
     coldest,
     ends_block,
     ends_row,
+    locate,
     move,
-    page_of,
     pick_victim,
-    plane_of,
     release,
 )
 from hwsim.devices.storage.state import K, N, State, compiled
@@ -61,8 +60,9 @@ def go_on(s: State, victim: int) -> None:
         for other in range(slot, slot + s[K.PAGE_SLOTS]):
             valid += s[s[K.P2L_AT] + other] != 0
         if valid:
-            tx = new_tx(s, Kind.READ.value, Source.COLLECTION.value, plane_of(s, slot))
-            s[tx + Tx.PAGE] = page_of(s, slot)
+            at, page = locate(s, slot)
+            tx = new_tx(s, Kind.READ.value, Source.COLLECTION.value, at)
+            s[tx + Tx.PAGE] = page
             s[tx + Tx.SLOT] = slot
             s[tx + Tx.BYTES] = s[K.PAGE_BYTES] if s[K.COPY_WHOLE] else valid * s[K.SLOT_BYTES]
             s[tx + Tx.BLOCK] = victim
@@ -98,9 +98,10 @@ def program_row(s: State, slot: int, filled: int, request: int, source: int, vic
     """Queue the program of the row that holds ``slot``, of which ``filled`` slots have data."""
     row = slot // s[K.ROW_SLOTS]
     first = row * s[K.ROW_SLOTS]
-    tx = new_tx(s, Kind.PROGRAM.value, source, plane_of(s, first))
+    plane, page = locate(s, first)
+    tx = new_tx(s, Kind.PROGRAM.value, source, plane)
     s[tx + Tx.SPAN] = s[K.WIDTH]
-    s[tx + Tx.PAGE] = page_of(s, first)
+    s[tx + Tx.PAGE] = page
     s[tx + Tx.SLOT] = first
     s[tx + Tx.COUNT] = filled
     s[tx + Tx.BYTES] = filled * s[K.SLOT_BYTES]

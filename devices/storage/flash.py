@@ -297,7 +297,9 @@ def suspend(s: State, lun: int, time: int) -> None:
     if not s[K.SUSPEND] & which or s[lun + Lun.SUSPENDED] or s[lun + Lun.ENDS] < 0:
         return
     remaining = s[lun + Lun.ENDS] - time
-    if remaining < s[K.SUSPEND_LEAST]:
+    # An interrupted command leaves its event in the heap, where it means nothing; there is room for so many only.
+    crowded = s[M.HEAP] + 2 * s[K.LUNS] * s[K.CHANNELS] >= s[K.TX_AT] - s[K.HEAP_AT]
+    if remaining < s[K.SUSPEND_LEAST] or crowded:
         return
     lead = s[lun + Lun.LEAD]
     s[lun + Lun.SUSPENDED] = which

@@ -56,20 +56,15 @@ def ends_block(s: State, slot: int) -> bool:
 
 
 @compiled
-def page_of(s: State, slot: int) -> int:
-    """The page of a slot within its block."""
-    index = slot % s[K.ROW_SLOTS]
-    row = slot % s[K.BLOCK_SLOTS] // s[K.ROW_SLOTS]
-    return row * s[K.ROW_PAGES] + index // (s[K.PAGE_SLOTS] * s[K.WIDTH])
-
-
-@compiled
-def plane_of(s: State, slot: int) -> int:
-    """The plane of a slot."""
-    group = slot // (s[K.BLOCKS] * s[K.BLOCK_SLOTS])
-    index = slot % s[K.ROW_SLOTS]
-    number = group * s[K.WIDTH] + index // s[K.PAGE_SLOTS] % s[K.WIDTH]
-    return s[K.PLANES_AT] + number * Pl.SIZE
+def locate(s: State, slot: int) -> tuple[int, int]:
+    """The plane of a slot, and its page within its block."""
+    block = slot // s[K.BLOCK_SLOTS]
+    within = slot - block * s[K.BLOCK_SLOTS]
+    row = within // s[K.ROW_SLOTS]
+    piece = (within - row * s[K.ROW_SLOTS]) // s[K.PAGE_SLOTS]
+    page = piece // s[K.WIDTH] if s[K.WIDTH] > 1 else piece
+    plane = block // s[K.BLOCKS] * s[K.WIDTH] + piece - page * s[K.WIDTH]
+    return s[K.PLANES_AT] + plane * Pl.SIZE, row * s[K.ROW_PAGES] + page
 
 
 @compiled

@@ -12,8 +12,7 @@ from hwsim.devices.storage.ftl import (
     ends_block,
     ends_row,
     home,
-    page_of,
-    plane_of,
+    locate,
     slot_of,
     take_slot,
 )
@@ -69,8 +68,9 @@ def read(s: State, request: int, time: int) -> None:
 @compiled
 def read_page(s: State, request: int, slot: int, nbytes: int, source: int) -> int:
     """Queue the read of a page."""
-    tx = new_tx(s, Kind.READ.value, source, plane_of(s, slot))
-    s[tx + Tx.PAGE] = page_of(s, slot)
+    plane, page = locate(s, slot)
+    tx = new_tx(s, Kind.READ.value, source, plane)
+    s[tx + Tx.PAGE] = page
     s[tx + Tx.SLOT] = slot
     s[tx + Tx.BYTES] = nbytes
     s[tx + Tx.REQUEST] = request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwsim.devices.storage.collection import erased, go_on, page_moved, row_programmed
 from hwsim.devices.storage.events import enter, leave, next_event, serve
 from hwsim.devices.storage.flash import COMMAND, NONE, command_sent, free_tx, kick_all, let_leave, resume
-from hwsim.devices.storage.ftl import plane_of
+from hwsim.devices.storage.ftl import locate
 from hwsim.devices.storage.host import (
     COMMAND_BYTES,
     POINTER,
@@ -182,7 +182,7 @@ def page_out(s: State, tx: int, time: int) -> None:
     elif source == Source.UPDATE:
         row = s[tx + Tx.ROW]
         s[s[K.ROWS_AT] + row * Row.SIZE + Row.READS] -= 1
-        s[M.KICKS] |= s[s[s[plane_of(s, row * s[K.ROW_SLOTS]) + Pl.LUN] + Lun.CHANNEL] + Ch.BIT]
+        s[M.KICKS] |= s[s[s[locate(s, row * s[K.ROW_SLOTS])[0] + Pl.LUN] + Lun.CHANNEL] + Ch.BIT]
     elif source == Source.MAP:
         map_read(s, tx, time)
     else:
