@@ -26,8 +26,8 @@ class Load:
     Jobs share the first ``size`` bytes of the drive; sequential jobs start at equal distances in it.
     """
 
-    rw: Pattern
-    bs: int
+    rw: Pattern = "randread"
+    bs: int = 4096
     iodepth: int = 1
     numjobs: int = 1
     number_ios: int = 0

@@ -1,0 +1,143 @@
+"""`hwsim storage bench`: fio's words and shape, traces, formulas beside the simulation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from drives import small
+
+from hwsim.cli import main
+from hwsim.devices.storage.analytic import analyse
+from hwsim.devices.storage.bench import bench, changes
+from hwsim.devices.storage.drive import Cache, Mechanics
+from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.report import report
+from hwsim.devices.storage.simulate import simulate
+from hwsim.devices.storage.trace import read_trace
+from hwsim.errors import InputError
+
+TRACE = """Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime
+128166372003061629,hm,1,Read,383496192,32768,113736
+128166372003062629,hm,1,Write,2822144,65536,5000
+128166372003061629,hm,1,Read,4097,1,20
+"""
+
+
+def test_the_answer_has_fio_s_shape() -> None:
+    found = bench("samsung-980-pro", {"rw": "randrw", "rwmixread": 70, "iodepth": 8, "number_ios": 2000, "size": 2**24})
+    (job,) = found["jobs"]
+    assert job["read"]["total_ios"] + job["write"]["total_ios"] == 1400
+    assert job["read"]["total_ios"] == pytest.approx(980, rel=0.1)
+    for side in (job["read"], job["write"]):
+        percentiles = list(side["clat_ns"]["percentile"].values())
+        assert percentiles == sorted(percentiles)
+        assert side["clat_ns"]["min"] <= percentiles[0] <= percentiles[-1] <= side["clat_ns"]["max"]
+        assert side["bw_bytes"] == pytest.approx(side["iops"] * 4096)
+    assert found["iops"] == pytest.approx(job["read"]["iops"] + job["write"]["iops"])
+    assert found["iops"] * found["lat_mean_s"] == pytest.approx(8, rel=0.03)  # Little's law
+    assert found["energy"]["total_j"] == pytest.approx(
+        sum(value for name, value in found["energy"].items() if name.endswith("_j") and name != "total_j")
+    )
+
+
+def test_the_command_prints_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["storage", "bench", "samsung-980-pro", "--rw", "randread", "--bs", "4k", "--iodepth", "4"]
+    assert main([*words, "--number_ios", "1000"]) == 0
+    text = capsys.readouterr().out
+    for word in ("read: IOPS=", "clat percentiles (usec):", "99.00th=[", "busy:", "by formulas:", "energy:"):
+        assert word in text
+    assert main([*words, "--number_ios", "1000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["analytic"]["difference"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bs", "0"], "--bs"),
+        (["--bs", "nan"], "not a"),
+        (["--iodepth", "0"], "--iodepth"),
+        (["--rw", "sideways"], "sideways"),
+        (["--runtime", "-3"], "--runtime"),
+        (["--number_ios", "10", "--runtime", "1"], "not both"),
+        (["--set", "nand.channels"], "PATH=VALUE"),
+        (["--set", "nand.chanels=3"], "channels"),
+        (["--size", "1k"], "--size"),
+        (["--replay", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_wrong_words_are_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["storage", "bench", "samsung-980-pro", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_settings_are_read_as_yaml() -> None:
+    assert changes(["nand.channels=16", "bus.bandwidth=2.4 GB/s", "mechanics.chip_serial=true"]) == {
+        "nand.channels": 16,
+        "bus.bandwidth": "2.4 GB/s",
+        "mechanics.chip_serial": True,
+    }
+
+
+class TestTraces:
+    def test_times_offsets_and_sizes(self, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text(TRACE)
+        trace = read_trace(tmp_path / "t.csv")
+        assert trace.stream.tolist() == [
+            [0, 383496192, 32768, 0],
+            [0, 4096, 512, 0],
+            [1, 2822144, 65536, 1000 * 1000],
+        ]
+        assert trace.measured.tolist() == pytest.approx([0.0113736, 2e-6, 5e-4])
+
+    def test_requests_come_at_their_times(self, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text(TRACE)
+        found = bench("samsung-980-pro", {"iodepth": 4}, replay=tmp_path / "t.csv")
+        assert found["number_ios"] == 3 and found["rw"] == "replay"
+        assert found["runtime_s"] == pytest.approx(100e-6, rel=0.3)
+        assert found["measured_lat_mean_s"] == pytest.approx((0.0113736 + 2e-6 + 5e-4) / 3)
+
+    def test_waiting_for_a_place_in_the_queue_is_submission_latency(self, tmp_path: Path) -> None:
+        lines = [f"{100 + index},h,0,Read,{index * 4096},4096,1" for index in range(8)]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        found = bench("samsung-980-pro", {"iodepth": 1}, replay=tmp_path / "t.csv")
+        side = found["jobs"][0]["read"]
+        assert side["slat_ns"]["max"] == pytest.approx(7 * side["clat_ns"]["mean"], rel=0.05)
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("1,h,0,Raed,0,4096,1", ":2: Type: got 'Raed', expected Read or Write"),
+            ("x,h,0,Read,0,4096,1", ":2: Timestamp: got 'x'"),
+            ("1,h,0,Read,-4,4096,1", ":2: Offset: got '-4'"),
+            ("1,h,0,Read,0,0,1", ":2: Size: got '0'"),
+            ("1,h,0,Read", ":2: got 4 fields"),
+        ],
+    )
+    def test_what_is_wrong_is_told_with_line_and_field(self, line: str, message: str, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text(TRACE.splitlines()[1] + "\n" + line + "\n")
+        with pytest.raises(InputError) as caught:
+            read_trace(tmp_path / "t.csv")
+        assert message in str(caught.value)
+
+
+class TestFormulas:
+    @pytest.mark.parametrize(("rw", "bs"), [("randread", 4096), ("read", 4096), ("randwrite", 4096), ("write", 4096)])
+    @pytest.mark.parametrize("depth", [1, 8, 64])
+    def test_they_stay_near_the_simulation(self, rw: str, bs: int, depth: int) -> None:
+        drive = small(planes=1, blocks=1024, mechanics=Mechanics())
+        load = Load(rw, bs, depth, number_ios=4000, size=2**19)  # type: ignore[arg-type]
+        answer = analyse(drive, load)
+        simulated = report(simulate(drive, load), load, answer)
+        assert answer.iops == pytest.approx(simulated["iops"], rel=0.02 if depth == 1 else 0.2)
+        assert simulated["analytic"]["difference"] == pytest.approx(answer.iops / simulated["iops"] - 1)
+
+    def test_amplification_of_greedy_collection(self) -> None:
+        """Random overwrites in the steady state: the fixed point is an upper bound for greedy collection."""
+        drive = small(blocks=64, pages=32, over_provisioning=0.3, cache=Cache(2**20, 1e9, 1e-7, 0), start=0.04)
+        load = Load("randwrite", 4096, 8, number_ios=20_000, precondition="steady")
+        waf = report(simulate(drive, load), load, None)["flash"]["write_amplification_steady"]
+        formula = analyse(drive, replace(load)).write_amplification
+        assert 0.8 * formula < waf < 1.1 * formula
