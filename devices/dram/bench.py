@@ -1,15 +1,13 @@
-"""What `hwsim dram bench` asks for, as plain data."""
+"""What `hwsim dram` asks for, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hwsim.devices.dram.card import Dram, dram_names, load_dram
+from hwsim.devices.dram.card import dram_names, load_dram
 from hwsim.devices.dram.engine import COMMANDS
 from hwsim.devices.dram.simulate import Answer, Question, simulate
-
-names = dram_names
 
 
 def bench(card: str, question: Mapping[str, Any], progress: Callable[[float], None] | None = None) -> dict[str, Any]:
@@ -61,6 +59,33 @@ def _rows(answer: Answer) -> dict[str, int]:
     return {told: answer.counters[name] for name, told in names.items()}
 
 
-def show(name: str) -> Dram:
-    """The card of that name or file."""
-    return load_dram(name)
+def cards() -> list[dict[str, Any]]:
+    """The cards that ship: what they are and what their pins move."""
+    return [
+        {
+            "name": card.name,
+            "title": card.title,
+            "channels": card.organization["channels"],
+            "capacity_bytes": card.capacity,
+            "bandwidth_bytes_per_s": card.bandwidth,
+            "burst_bytes": card.burst_bytes,
+        }
+        for card in map(load_dram, dram_names())
+    ]
+
+
+def show(name: str) -> dict[str, Any]:
+    """The card of that name or file with the mark and source of every figure."""
+    card = load_dram(name)
+    figures = [
+        {
+            "figure": path,
+            "value": figure.value,
+            "unit": figure.unit,
+            "mark": figure.mark,
+            "source": card.sources[figure.source],
+            "note": figure.note,
+        }
+        for path, figure in card.figures.items()
+    ]
+    return {"dram": card.name, "title": card.title, "standard": card.standard, "figures": figures}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from time import monotonic
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_json, print_table, say, shown
+from hwsim.commands.output import print_columns, print_json, print_table, say, shown
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, parse
 
@@ -110,9 +110,6 @@ def bench(
     json: options.Json = False,
 ) -> None:
     """Bandwidth, latency and energy of a memory under a load, simulated command by command and by formulas."""
-    from hwsim.registry import load_plugin
-
-    run = cast("Callable[..., dict[str, Any]]", load_plugin("hwsim.harnesses", "dram"))
     chosen = {
         "read_queue": depth,
         "write_queue": write_depth,
@@ -136,11 +133,56 @@ def bench(
         "controller": {name: value for name, value in chosen.items() if value is not None},
     }
     with _Progress() as progress:
-        found = run(card, question, progress.done)
+        found = _harness().bench(card, question, progress.done)
     if json:
         print_json(found)
     else:
         _print(found)
+
+
+@app.command("list")
+def list_cards(json: options.Json = False) -> None:
+    """The DRAM cards that ship."""
+    rows = _harness().cards()
+    if json:
+        print_json(rows)
+    else:
+        print_columns(rows, list(rows[0]))
+
+
+@app.command()
+def show(
+    card: Annotated[str, typer.Argument(metavar="CARD", help="A DRAM card's name, or a path to one.")],
+    json: options.Json = False,
+) -> None:
+    """A DRAM card with the mark and source of every figure."""
+    shown_card = _harness().show(card)
+    if json:
+        print_json(shown_card)
+        return
+    cells = [
+        [row["figure"], format_quantity(row["value"], row["unit"]), row["mark"], row["source"], row["note"]]
+        for row in shown_card["figures"]
+    ]
+    print_table(cells, ("figure", "value", "mark", "source", "note"), shown_card["title"])
+
+
+class _Harness(Protocol):
+    """What the room of devices does for these commands."""
+
+    def bench(
+        self, card: str, question: Mapping[str, Any], progress: Callable[[float], None] | None
+    ) -> dict[str, Any]: ...
+
+    def cards(self) -> list[dict[str, Any]]: ...
+
+    def show(self, name: str) -> dict[str, Any]: ...
+
+
+def _harness() -> _Harness:
+    from hwsim.registry import load_plugin
+
+    return cast("_Harness", load_plugin("hwsim.harnesses", "dram"))
 
 
 class _Progress(AbstractContextManager["_Progress"]):
