@@ -186,15 +186,15 @@ def read_claims(files: Iterable[Traversable | Path] | None = None) -> dict[str, 
 
 
 def check_claims(ids: Iterable[str] = (), claims: Mapping[str, ClaimFile] | None = None) -> list[Outcome]:
-    """Every figure of the named claims (default: all) against its simulated value. ``LF6`` names ``LF6-CPU`` too."""
+    """Every figure of the named claims (default: all) against its simulated value. ``LF6`` names ``LF6-CPU``, ``LF6-IO``."""
     known = read_claims() if claims is None else claims
     chosen = [claim for name in ids for claim in _named(name, known)] or list(known)
     return [_outcome(known[name], figure) for name in dict.fromkeys(chosen) for figure in known[name].figures]
 
 
 def _named(name: str, known: Mapping[str, ClaimFile]) -> list[str]:
-    """The claim of that id and those whose id continues it after a hyphen."""
-    found = [claim for claim in known if claim == name or claim.startswith(f"{name}-")]
+    """The claim of that id; where there is none, those whose id continues it after a hyphen."""
+    found = [name] if name in known else [claim for claim in known if claim.startswith(f"{name}-")]
     if not found:
         raise UnknownNameError("claim", name, known)
     return found
