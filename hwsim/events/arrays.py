@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import accumulate
+from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -46,12 +48,26 @@ COUNT, BACK, REGION_WIDTH = range(3)
 PASS, REGION, TURN, ITEM, PHASE, TASK, HELD, ENTRY, STREAM_WIDTH = range(9)
 # Rows of floats. A flow is what a stream's head has left, in seconds at full speed.
 FIRST, SECONDS, RATE, COST_WIDTH = range(4)
-LEFT, SINCE, SPEED, SHIFT, FLOW_WIDTH = range(5)
+LEFT, SINCE, SPEED, FLOW_WIDTH = range(4)
 FROM, UNTIL, TIMES, PERIOD, JUMP_WIDTH = range(5)
 
 
+def _sources() -> str:
+    """A digest of this folder's code."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+
+
+SOURCES = _sources()
+
+
 def compiled(function: F) -> F:
-    """``function`` compiled on first use and kept beside its file; ``.py_func`` is the plain one."""
+    """``function`` compiled on first use and kept beside its file; ``.py_func`` is the plain one.
+
+    Constants of one file are compiled into functions of others, of which numba only looks at their own file: what is
+    kept is kept under a name with the digest of all.
+    """
+    function.__qualname__ += f"_{SOURCES}"
     return cast("F", njit(cache=True, nogil=True)(function))
 
 

@@ -40,7 +40,6 @@ from hwsim.events.arrays import (
     REGION,
     REGIONS,
     SECONDS,
-    SHIFT,
     SINCE,
     SPEED,
     STREAMS,
@@ -241,7 +240,7 @@ def begin(n: Ints, x: Floats, stream: int) -> None:
         line = n[LOGGED]
         n[n[a.AT_LOG] + line] = n[row + TASK]
         x[n[a.AT_TIMES] + 2 * line] = x[NOW]
-        n[row + ENTRY], x[flow + SHIFT] = line, 0.0
+        n[row + ENTRY] = line
         n[LOGGED] = line + 1
     if x[cost + FIRST] > 0.0:
         n[row + PHASE], x[flow + LEFT] = LATENCY, x[cost + FIRST]
@@ -260,7 +259,7 @@ def end(n: Ints, x: Floats, stream: int) -> None:
     if engine >= 0:
         n[n[AT_OWNER] + engine] = -1
     if n[LOGGING]:
-        x[n[a.AT_TIMES] + 2 * n[row + ENTRY] + 1] = x[NOW] - x[flow_row(n, stream) + SHIFT]
+        x[n[a.AT_TIMES] + 2 * n[row + ENTRY] + 1] = x[NOW]
     proceed(n, stream)
 
 

@@ -12,10 +12,12 @@ from hwsim.events.arrays import (
     AT_DONE,
     AT_ITEM,
     AT_JUMP,
+    AT_LOG,
     AT_OLD,
     AT_REGION,
     AT_SPAN,
     AT_STREAM,
+    AT_TIMES,
     AT_TOTAL,
     AT_WAIT,
     AT_WAS,
@@ -23,6 +25,7 @@ from hwsim.events.arrays import (
     BLOCKER,
     COUNT,
     ENGINES,
+    ENTRY,
     FINISHED,
     FLOW_WIDTH,
     FOCUS_PASS,
@@ -36,6 +39,7 @@ from hwsim.events.arrays import (
     LEFT,
     LOCAL,
     LOGGED,
+    LOGGING,
     NOW,
     PASS,
     PERIOD,
@@ -45,7 +49,6 @@ from hwsim.events.arrays import (
     REGION_WIDTH,
     REGIONS,
     RESOURCES,
-    SHIFT,
     SINCE,
     SNAPSHOTS,
     STREAM_WIDTH,
@@ -209,14 +212,13 @@ def keep(n: Ints, x: Floats) -> None:
 @compiled
 def skip(n: Ints, x: Floats, snapshot: int, period: int, times: int) -> None:
     """``times`` more of what happened since a snapshot, ``period`` iterations each."""
-    rows, flows = old_rows(n, snapshot), old_flows(n, snapshot)
+    flows = old_flows(n, snapshot)
     took = x[LOCAL] - x[flows - 1]
     for stream in range(n[STREAMS]):
         row, flow = stream_row(n, stream), flow_row(n, stream)
         if not inside(n, row):
             continue
         n[row + TURN] += times * period
-        x[flow + SHIFT] += times * took
         x[flow + SINCE] += times * took
         span = n[AT_SPAN] + stream * n[REGIONS] + n[row + REGION]
         for item in range(n[span], n[span + 1]):
@@ -224,10 +226,32 @@ def skip(n: Ints, x: Floats, snapshot: int, period: int, times: int) -> None:
     for place in range(totals(n)):
         total = n[AT_TOTAL] + place
         x[total] += times * (x[total] - x[flows + FLOW_WIDTH * n[STREAMS] + place])
+    if n[LOGGING]:
+        log(n, x, snapshot, times, took)
     x[NOW] += times * took
-    jump = n[AT_JUMP] + JUMP_WIDTH * n[JUMPED]
-    x[jump + FROM], x[jump + UNTIL] = n[rows + STREAM_WIDTH * n[STREAMS]], n[LOGGED]
-    x[jump + TIMES], x[jump + PERIOD] = times, took
-    n[JUMPED] += 1
     n[FOCUS_TURN] += times * period
     n[SNAPSHOTS] = 0
+
+
+@compiled
+def log(n: Ints, x: Floats, snapshot: int, times: int, took: float) -> None:
+    """What began since a snapshot runs ``times`` more; the last time is written out, as its ends may be others.
+
+    What is in progress would end as what was in progress then, ``took`` later.
+    """
+    rows, start, stop = old_rows(n, snapshot), n[old_rows(n, snapshot) + STREAM_WIDTH * n[STREAMS]], n[LOGGED]
+    for stream in range(n[STREAMS]):
+        row = stream_row(n, stream)
+        if inside(n, row) and in_progress(n[row + PHASE]):
+            then = n[rows + STREAM_WIDTH * stream + ENTRY]
+            x[n[AT_TIMES] + 2 * n[row + ENTRY] + 1] = x[n[AT_TIMES] + 2 * then + 1] + took
+            n[row + ENTRY] += stop - start
+    for line in range(start, stop):
+        copy = stop + line - start
+        n[n[AT_LOG] + copy] = n[n[AT_LOG] + line]
+        for place in range(2):
+            x[n[AT_TIMES] + 2 * copy + place] = x[n[AT_TIMES] + 2 * line + place] + times * took
+    n[LOGGED] += stop - start
+    jump = n[AT_JUMP] + JUMP_WIDTH * n[JUMPED]
+    x[jump + FROM], x[jump + UNTIL], x[jump + TIMES], x[jump + PERIOD] = start, stop, times - 1, took
+    n[JUMPED] += 1

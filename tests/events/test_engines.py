@@ -46,6 +46,6 @@ def test_the_fast_engine_equals_the_reference(table, passes):
 
 
 @settings(max_examples=100, deadline=None)
-@given(tables(longest=300))
-def test_folded_runs_equal_those_written_out(table):
-    assert_equal(run_fast(table), run_fast(table, folding=False))
+@given(tables(longest=100), st.integers(1, 3))
+def test_folded_runs_equal_those_written_out(table, passes):
+    assert_equal(run_fast(table, passes), run_fast(table, passes, folding=False))
