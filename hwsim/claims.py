@@ -186,7 +186,10 @@ def read_claims(files: Iterable[Traversable | Path] | None = None) -> dict[str, 
 
 
 def check_claims(ids: Iterable[str] = (), claims: Mapping[str, ClaimFile] | None = None) -> list[Outcome]:
-    """Every figure of the named claims (default: all) against its simulated value. ``LF6`` names ``LF6-CPU``, ``LF6-IO``."""
+    """Every figure of the named claims (default: all) against its simulated value.
+
+    What is no id names all that continue it after a hyphen: ``LF6`` is ``LF6-CPU`` and ``LF6-IO``.
+    """
     known = read_claims() if claims is None else claims
     chosen = [claim for name in ids for claim in _named(name, known)] or list(known)
     return [_outcome(known[name], figure) for name in dict.fromkeys(chosen) for figure in known[name].figures]
