@@ -26,10 +26,16 @@ def stalled(table: Table, heads: Sequence[Head], done: Sequence[int]) -> Stalled
     while head not in path:
         path.append(head)
         blocker = next(
-            wait.step
-            for wait in table.tasks[head.task].waits
-            if done[wait.step] < table.needed(head.task, wait, head.turn)
+            (
+                wait.step
+                for wait in table.tasks[head.task].waits
+                if done[wait.step] < table.needed(head.task, wait, head.turn)
+            ),
+            None,
         )
+        if blocker is None:
+            sentences.append(f"{_named(table, head)} waits for engine '{table.engines[table.tasks[head.task].engine]}'")
+            break
         sentences.append(f"{_named(table, head)} waits for {_step(table, blocker)}")
         following = by_stream[table.tasks[blocker].stream]
         if following.task != blocker:
