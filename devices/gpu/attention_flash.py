@@ -186,7 +186,8 @@ def flash(x: Attention, load: Load, chip: Chip, served: bool = True) -> Timing:
     count, blocks = heads * tiles, heads * walk
     one = unit(x, load, chip, planned, tiles)
     may = planned.split & (x.backward == 0)
-    splits, join = parts(x, np.where(may, count, np.inf), longest, one.lone, chip, library)
+    main = main_seconds(load, chip)
+    splits, join = parts(x, np.where(may, count, np.inf), longest, one, main, chip, library)
     count, part = count * splits, np.ceil(longest / splits)
     rounds = np.ceil(count / chip.units)
     share = np.maximum(part, blocks / chip.units + part / 2)
@@ -196,7 +197,6 @@ def flash(x: Attention, load: Load, chip: Chip, served: bool = True) -> Timing:
     busy = walking + rounds * one.ends + np.ceil(rounds / residents) * one.turn
     more = again(x, cut, blocks)
     cache = (load.read + load.write + more) / chip.cache_bandwidth
-    main = main_seconds(load, chip)
     late = np.where(x.causal > 0, 0.0, _late(main, count, chip.units * residents, part * one.lone + one.turn))
     stalled = main + library.idle * rounds * (one.turn + one.lone)
     start = chip["attention_latency"] + ANSWERS * (chip.main.latency + chip.cache.latency)
@@ -219,7 +219,7 @@ def _late(main: Array, count: Array, slots: Array, life: Array) -> Array:
 
 
 def parts(
-    x: Attention, count: Array, longest: Array, block: Array, chip: Chip, library: Library
+    x: Attention, count: Array, longest: Array, one: _Unit, main: Array, chip: Chip, library: Library
 ) -> tuple[Array, Array]:
     """Into how many parts keys are cut, and seconds to join them: as many as residents of units, or a half, a quarter,
     an eighth of that, or one, as is best.
@@ -227,12 +227,18 @@ def parts(
     Libraries take the most, which costs them up to half of their time where one sequence is long.
     """
     room = chip.units * (1.0 if warpgroups(chip) else RESIDENTS)
-    best, least, extra = np.ones_like(longest), np.ceil(count / chip.units) * longest * block, np.zeros_like(longest)
-    for share in np.where(count < BUSY_ENOUGH * room, room / count, 1.0) * SHARES:
-        part = np.ceil(longest / np.clip(np.floor(share), 1.0, library.most))
+
+    def walking(splits: Array | float, part: Array) -> Array:
+        rounds = np.ceil(count * splits / chip.units)
+        return np.maximum(rounds * (part * one.lone + one.turn), main)
+
+    best, least, extra = np.ones_like(longest), walking(1.0, longest), np.zeros_like(longest)
+    most = np.minimum(np.minimum(room / count, longest), library.most)
+    for share in np.where(count < BUSY_ENOUGH * room, most, 1.0) * SHARES:
+        part = np.ceil(longest / np.maximum(np.floor(share), 1.0))
         splits = np.ceil(longest / part)
         join = joined(x, splits, chip, library.unrolled)
-        seconds = np.ceil(count * splits / chip.units) * part * block + join + chip["graph_launch_latency"]
+        seconds = walking(splits, part) + join + chip["graph_launch_latency"]
         better = (seconds < least) & (splits > 1)
         best, least = np.where(better, splits, best), np.where(better, seconds, least)
         extra = np.where(better, join, extra)
