@@ -137,6 +137,13 @@ class Calibrated:
     spreads: Mapping[str, Mapping[str, Spread]]
     parts: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def note(self) -> str:
+        """What users should know; empty where the constants are the card's own."""
+        if self.own:
+            return ""
+        return f"constants and intervals of {self.name}, a card of the same generation: this one is not calibrated"
+
     def spread(self, family: str, state: str) -> Spread | None:
         """The spread of a family in ``state``, else in another state, else None."""
         found = self.spreads.get(family, {})

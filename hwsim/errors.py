@@ -146,9 +146,9 @@ class PluginError(HwsimError):
 
 
 class DoesNotFitError(HwsimError):
-    """`what` needs more bytes than `where` (a memory) has left; sizes in bytes."""
+    """`what` needs more bytes than `where` (a memory) has left; sizes in bytes. ``advice``: what makes room."""
 
-    def __init__(self, what: str, needed_bytes: float, available_bytes: float, where: str) -> None:
+    def __init__(self, what: str, needed_bytes: float, available_bytes: float, where: str, advice: str = "") -> None:
         from hwsim.units import format_quantity  # units raises errors of this module
 
         self.what = what
@@ -158,7 +158,8 @@ class DoesNotFitError(HwsimError):
         needed, available, short = (
             format_quantity(size, "B") for size in (needed_bytes, available_bytes, needed_bytes - available_bytes)
         )
-        super().__init__(f"{what} does not fit in {where}: needs {needed}, has {available} ({short} short)")
+        message = f"{what} does not fit in {where}: needs {needed}, has {available} ({short} short)"
+        super().__init__(f"{message}; {advice}" if advice else message)
 
 
 class StalledError(HwsimError):

@@ -6,7 +6,7 @@ them. Objects keep whatever else they hold (a name, measured times).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import cast
@@ -14,7 +14,7 @@ from typing import cast
 from hwsim.binding import Binding
 from hwsim.cost import Cost
 from hwsim.device import Device, Replay, estimate_all, timed
-from hwsim.errors import InputError, Problem, nearest_name, shown
+from hwsim.errors import CardError, InputError, Problem, nearest_name, shown
 from hwsim.graph import Graph
 from hwsim.kernel_family import kernel_family
 from hwsim.kernel_ops import SPEC_OPS, Field, Sketch, Values
@@ -89,7 +89,11 @@ def _all_predicted(objects: Sequence[tuple[Values, Values]], device: Device, lau
     main_memory, static = device.card.main.name, device.card.static_power
     distinct = {tuple(values.values()): values for _, values in objects}
     kernels = [_kernel(values, main_memory, launch) for values in distinct.values()]
-    found = dict(zip(distinct, zip(kernels, estimate_all(device, kernels), strict=True), strict=True))
+    try:
+        costs = estimate_all(device, kernels)
+    except CardError:
+        raise InputError(*_impossible(objects, device, main_memory, launch)) from None
+    found = dict(zip(distinct, zip(kernels, costs, strict=True), strict=True))
     spreads = device.card.calibration
     state = str(Cache.WARM if launch is Launch.GRAPH else Cache.COLD)
     results = []
@@ -101,6 +105,17 @@ def _all_predicted(objects: Sequence[tuple[Values, Values]], device: Device, lau
             result["seconds_low"], result["seconds_high"] = spread.low * cost.seconds, spread.high * cost.seconds
         results.append(result)
     return results
+
+
+def _impossible(
+    objects: Sequence[tuple[Values, Values]], device: Device, main_memory: str, launch: Launch
+) -> Iterator[Problem]:
+    """Which objects the card has no way to run, and why."""
+    for index, (_, values) in enumerate(objects):
+        try:
+            device.estimate(_kernel(values, main_memory, launch))
+        except CardError as error:
+            yield Problem(str(error), path=str(index))
 
 
 def _predicted(spec: Values, kernel: Kernel, cost: Cost, static: float) -> dict[str, object]:
@@ -150,8 +165,8 @@ def _wrong(spec: Values, name: str, key: str, kind: Field, where: str) -> list[P
         return [Problem(path=f"{where}{key}", got=shown(spec[key]), expected=kind.expected)]
     fields = SPEC_OPS[name].fields
     misspelt = _nearest(key, tuple(other for other in spec if other not in fields and other != "op"))
-    if kind.default is not None and not misspelt:
-        return []
+    if kind.default is not None:
+        return [Problem(f"unknown; is '{key}' meant?", path=f"{where}{misspelt}")] if misspelt else []
     return [Problem(f"missing; is '{misspelt}' meant?" if misspelt else "missing", path=f"{where}{key}")]
 
 

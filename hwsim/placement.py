@@ -47,7 +47,8 @@ def place(graph: Graph, works: Iterable[tuple[Work, int]], card: Card, use: Usag
     if overflow > 0:
         needed = sum(use.resident.values()) + use.peak_activations
         if not policy.spill or card.link("host") is None:
-            raise DoesNotFitError(graph.name, needed, needed - overflow, f"the memories of {card.name}")
+            advice = "the mappers tiered and offload use further memories, spill the host's"
+            raise DoesNotFitError(graph.name, needed, needed - overflow, f"the memories of {card.name}", advice)
         peak[HOST] = overflow
     at_home = {default: 1.0} if not elsewhere else {}
     kept = {storage: share for storage, share in shares.items() if share != at_home}

@@ -182,8 +182,8 @@ class Result:
         """What the user should know about this result."""
         notes = [note for part in self.phases for note in part.schedule.notes]
         known = self.card.calibration
-        if known is not None and not known.own:
-            notes.append(f"constants of {known.name}, a card of the same generation: this one is not calibrated")
+        if known is not None and known.note:
+            notes.append(known.note)
         if self.card.first_form:
             notes.append("first form: this card knows peaks only")
         if self.unmodelled:

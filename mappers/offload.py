@@ -109,7 +109,9 @@ class Offload:
                     if name == route.home
                     else graph.name
                 )
-                raise DoesNotFitError(what, used, capacity, name)
+                raise DoesNotFitError(
+                    what, used, capacity, name, "give other levels a share, as weights=[50 %, 50 %, 0]"
+                )
         resident = sum(drawn.use.resident.values())
         return Schedule(
             tuple(program.steps),

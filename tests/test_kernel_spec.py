@@ -163,6 +163,7 @@ def test_other_fields_come_back_as_they_were():
         ({"op": 3}, r"1\.op: unknown op 3"),
         ({"op": "matmul", "m": 1, "n": 1, "dtype": "bf16"}, r"1\.k: missing"),
         ({"op": "add", "numell": 1, "dtype": "bf16"}, r"1\.numel: missing; is 'numell' meant\?"),
+        ({"op": "matmul", "m": 1, "n": 1, "k": 1, "dtype": "bf16", "bacth": 2}, r"1\.bacth: unknown; is 'batch' meant"),
         ({**spec("matmul"), "m": 0}, r"1\.m: got 0, expected an integer of at least 1"),
         ({**spec("matmul"), "m": 1.5}, r"1\.m: got 1\.5"),
         ({**spec("matmul"), "m": True}, r"1\.m: got true"),
@@ -177,6 +178,12 @@ def test_other_fields_come_back_as_they_were():
 def test_errors_name_index_and_field(wrong, message):
     with pytest.raises(InputError, match=message) as error:
         predict([spec("add"), wrong], H200)
+    assert error.value.exit_code == 2
+
+
+def test_what_a_card_cannot_run_is_told_with_its_index():
+    with pytest.raises(InputError, match=r"^1: card 'nvidia-rtx-4090' has no link to a peer") as error:
+        predict([spec("add"), spec("all_reduce")], load_device("nvidia-rtx-4090"))
     assert error.value.exit_code == 2
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -15,7 +15,10 @@ from hwsim.commands.output import print_json, print_table, say, shown
 from hwsim.errors import InputError, PluginError, Problem
 from hwsim.errors import shown as repeated
 
-RESULT = ("seconds", "joules", "bound", "bytes", "traffic")
+if TYPE_CHECKING:
+    from hwsim.kernel_ops import SpecOp
+
+RESULT = ("seconds", "joules", "bound", "traffic", "seconds_low", "seconds_high")
 
 
 def predict(
@@ -30,27 +33,37 @@ def predict(
     """Seconds and joules of single kernels on a device."""
     from hwsim import kernel_spec
     from hwsim.device import load_device
+    from hwsim.kernel_ops import SPEC_OPS
 
     specs, target = _read_specs(ops), load_device(device, calibration=options.calibration_of(calibration))
     try:
         found: list[dict[str, Any]] = kernel_spec.predict(specs, target, kernel_spec.Cache(cache))
     except InputError as error:
         raise InputError(*(replace(problem, file=str(ops)) for problem in error.problems)) from None
+    known = target.card.calibration
+    if known is not None and known.note:
+        say(f"note: {known.note}")
     if json:
         print_json(found)
         return
-    rows = [
-        [
-            spec["op"],
-            ", ".join(f"{key}={value}" for key, value in spec.items() if key not in ("op", *RESULT)),
-            shown("seconds", spec["seconds"]),
-            shown("joules", spec["joules"]),
-            shown("_bytes", spec["bytes"]),
-            spec["bound"],
-        ]
-        for spec in found
+    columns = ("op", "sizes", "time", "90 % of such", "energy", "moved", "bound by")
+    print_table([_row(spec, SPEC_OPS) for spec in found], columns, f"{device}, {cache} cache")
+
+
+def _row(spec: Mapping[str, Any], ops: Mapping[str, SpecOp]) -> list[str]:
+    """A line of the table; ``bytes`` is a size of copies and a result of all others."""
+    fields = ops[spec["op"]].fields
+    sizes = {key: value for key, value in spec.items() if key in fields or key not in ("op", "bytes", *RESULT)}
+    low, high = (shown("seconds", spec[end]) if end in spec else "" for end in ("seconds_low", "seconds_high"))
+    return [
+        spec["op"],
+        ", ".join(f"{key}={value}" for key, value in sizes.items()),
+        shown("seconds", spec["seconds"]),
+        f"{low} to {high}" if low else "",
+        shown("joules", spec["joules"]),
+        shown("_bytes", spec["bytes"]),
+        spec["bound"],
     ]
-    print_table(rows, ("op", "sizes", "time", "energy", "moved", "bound by"), f"{device}, {cache} cache")
 
 
 def measure(
