@@ -24,10 +24,14 @@ WINDOW = 32
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What part of a drive is simulated: bytes of logical space, blocks of a group, whether a table is kept."""
+    """What is simulated of a drive: bytes of logical space, blocks of a group, pages of a block.
+
+    ``mapped`` with a table of where units lie, ``partial`` where requests may cover parts of units.
+    """
 
     nbytes: int
     blocks: int
+    pages: int
     mapped: bool
     partial: bool
 
@@ -115,11 +119,11 @@ def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, flo
         K.WIDTH: drive.width,
         K.GROUPS: drive.groups,
         K.BLOCKS: span.blocks,
-        K.ROWS: nand.pages // drive.row_pages,
+        K.ROWS: span.pages // drive.row_pages,
         K.ROW_PAGES: drive.row_pages,
         K.ROW_SLOTS: page_slots * drive.width * drive.row_pages,
         K.PAGE_SLOTS: page_slots,
-        K.BLOCK_SLOTS: page_slots * drive.width * nand.pages,
+        K.BLOCK_SLOTS: page_slots * drive.width * span.pages,
         K.SLOT_BYTES: ftl.mapping_unit,
         K.PAGE_BYTES: nand.page,
         K.GRANULE: nand.codeword,

@@ -19,7 +19,7 @@ from hwsim.errors import CheckFailed, InputError
 MOST_SLOTS = 2**26
 """Physical mapping units of a drive that is simulated with all its blocks; a fill gets by with `FILLED_SLOTS`."""
 FILLED_SLOTS = 2**23
-LEAST_BLOCKS = 32
+LEAST_BLOCKS, LEAST_ROWS = 256, 16
 WINDOW = (0.2, 0.9)
 """The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
 STEADY_PASSES = 3
@@ -103,32 +103,28 @@ def _folded(stream: Ints, span: Span) -> Ints:
 
 
 def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
-    """What is simulated of ``drive``, how many bytes the load covers of that, and the part of its blocks.
+    """What is simulated of ``drive``, how many bytes the load covers of that, and the part of its flash.
 
     Reads of data that lie in order need no table. A drive with more mapping units than fit in memory is simulated with
-    fewer blocks, all else unchanged; one that is filled first with still fewer.
+    smaller and fewer blocks, all else unchanged; one that is filled first with still smaller ones.
     """
-    unit = drive.ftl.mapping_unit
+    unit, nand = drive.ftl.mapping_unit, drive.nand
     capacity = int(drive.capacity) // unit * unit
     size = min(load.size or capacity, capacity)
     if load.bs > size:
         raise InputError(f"--bs {load.bs} is larger than what drive '{drive.name}' holds: {size} bytes")
     partial = load.bs % unit != 0
-    prepared = load.prepared(drive)
-    mapped = load.reads < 1 or prepared in ("fill", "steady") or drive.mechanics.unwritten_reads
-    if not mapped:
-        return Span(size, drive.nand.blocks, False, partial), size, 1.0
-    slots = drive.nand.capacity / unit
-    most = FILLED_SLOTS if prepared in ("fill", "steady") else MOST_SLOTS
-    blocks = drive.nand.blocks
-    if slots > most:
-        blocks = max(LEAST_BLOCKS, int(blocks * most / slots))
-    scale = min(1.0, blocks / drive.nand.blocks)
-    blocks = round(drive.nand.blocks * scale)
+    whole = load.prepared(drive) in ("fill", "steady")
+    if not (load.reads < 1 or whole or drive.mechanics.unwritten_reads):
+        return Span(size, nand.blocks, nand.pages, False, partial), size, 1.0
+    most = (FILLED_SLOTS if whole else MOST_SLOTS) // (drive.groups * drive.row // unit)
+    rows = nand.pages // drive.row_pages
+    blocks = min(nand.blocks, max(LEAST_BLOCKS, most // rows))
+    rows = min(rows, max(LEAST_ROWS, most // blocks))
+    scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
     held = int(capacity * scale) // unit * unit
-    whole = prepared in ("fill", "steady")
     size = max(load.bs, int(size * scale) // load.bs * load.bs) if whole else min(size, held)
-    return Span(held if whole else size, blocks, True, partial), size, scale
+    return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
 
 def prepare(state: Ints, prepared: Precondition, size: int) -> None:

@@ -187,7 +187,7 @@ class TestLaws:
         """Ties go by source, so that equal times have one order."""
         mixed = list(events)
         chance.shuffle(mixed)
-        state = build(small(), np.zeros((1, 4), np.int64), Span(SPACE, 16, False, False), 40)
+        state = build(small(), np.zeros((1, 4), np.int64), Span(SPACE, 16, 8, False, False), 40)
         for time, source in mixed:
             schedule(words(state), time, source)
         keys = [next_event(words(state)) for _ in events]
