@@ -9,6 +9,7 @@ start in a tick, the column's first. Times are ticks (see `hwsim.devices.dram.ru
 All state is records of integers in one flat memory ``m``; a record is referred to by the place where it begins, so that
 ``m[b + B_ROW]`` is the open row of the bank at ``b``. (Numba counts the references to every array taken out of a tuple,
 which takes longer than the work.) ``c`` is a channel, ``b`` a bank, ``g`` a bank group, ``u`` a unit.
+Layout and functions share this file, as numba's cache notices changes of a function's own file only.
 
 A request leaves its queue with the activation made for it; the bank then waits for its column command, and no other
 request may close it before. Requests that arrive in a tick can start in the next.

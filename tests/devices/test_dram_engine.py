@@ -191,3 +191,25 @@ def test_a_memory_that_stands_still_says_so() -> None:
         rules = rules_of(card, 1)
         m = new_memory(rules.shape, settings_of(card, rules, chosen, 0, 0.0), rules.gap, rules.span)
         assert not run(m, load, np.zeros((1, 2), np.int64), np.zeros((0, 4), np.int64), 2)
+
+
+@pytest.mark.parametrize("name", ["hbm2", "hbm3", "lpddr5-6400"])
+def test_refreshes_of_single_banks(name: str) -> None:
+    """Each bank in its turn, at the rate of the card; it opens no sooner than tRFCpb later, the others go on."""
+    card = load_dram(name)
+    per_clock, t = rules_of(card, 1).ticks_per_clock, card.clocks
+    single = {"refresh": "per-bank"}
+    answer = simulate(card, Question("random", 20_000, controller=single, trace=True))
+    refreshed: dict[int, int] = {}
+    order = []
+    slack = round((card.spans["ACT"] - card.spans["REF"]) * per_clock)
+    for start, command, bank, _ in answer.commands.tolist():
+        if COMMANDS[command] == "REFpb":
+            refreshed[bank] = start
+            order.append(bank)
+        elif COMMANDS[command] == "ACT" and bank in refreshed:
+            assert start - refreshed[bank] >= t["tRFCpb"] * per_clock - slack
+    assert order == [number % banks_of(card) for number in range(len(order))]
+    assert len(order) == pytest.approx(answer.seconds / (t["tREFIpb"] * card.clock), abs=2)
+    together = simulate(card, Question("random", 20_000, controller={"refresh": "all-bank"}))
+    assert together.bandwidth < answer.bandwidth
