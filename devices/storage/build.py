@@ -107,10 +107,21 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
 
 def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, float]:
     """The constants of a run; see `K`."""
+    return {
+        **_geometry(drive, span),
+        **_flash(drive),
+        **_translation(drive, span),
+        **_front(drive),
+        K.REQUESTS: depth,
+        K.TRACED: traced,
+    }
+
+
+def _geometry(drive: Drive, span: Span) -> dict[K, float]:
+    """How many of what there are, and sizes."""
     nand, ftl, how = drive.nand, drive.ftl, drive.mechanics
     luns = nand.chips * (1 if how.chip_serial else nand.dies)
     page_slots = nand.page // ftl.mapping_unit
-    start = max(floor(ftl.start * span.blocks), ftl.reserve, 1)
     return {
         K.CHANNELS: nand.channels,
         K.LUNS: luns,
@@ -129,12 +140,35 @@ def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, flo
         K.GRANULE: nand.codeword,
         K.LPNS: -(-span.nbytes // ftl.mapping_unit),
         K.MAPPED: span.mapped,
-        K.STATIC: ftl.static,
         K.PARTIAL: span.partial,
-        K.UNWRITTEN: how.unwritten_reads,
+    }
+
+
+def _flash(drive: Drive) -> dict[K, float]:
+    """What dies can do, and how channels serve them."""
+    nand, how = drive.nand, drive.mechanics
+    return {
         K.DATA_FIRST: how.data_before_commands,
         K.INDEPENDENT: nand.independent_planes,
         K.CACHE_READ: nand.cache_read,
+        K.ENDURANCE: nand.endurance,
+        K.BUS_RATE: rate(drive.byte_seconds * TICKS),
+        K.RETRY: nand.retry_rate * 2**31,
+        K.UNCORRECTABLE: nand.uncorrectable_rate * 2**31,
+        K.RETRY_TICKS: ticks(nand.retry),
+        K.SUSPEND: nand.suspend_programs + 2 * nand.suspend_erases,
+        K.SUSPEND_TICKS: ticks(nand.suspend),
+        K.SUSPEND_LEAST: ticks(nand.suspend_least),
+    }
+
+
+def _translation(drive: Drive, span: Span) -> dict[K, float]:
+    """Allocation, collection, levelling, the mapping cache."""
+    nand, ftl, how = drive.nand, drive.ftl, drive.mechanics
+    start = max(floor(ftl.start * span.blocks), ftl.reserve, 1)
+    return {
+        K.STATIC: ftl.static,
+        K.UNWRITTEN: how.unwritten_reads,
         K.GC_FIRST: how.collection_first,
         K.GC_POLICY: POLICIES[ftl.policy],
         K.GC_CHOICES: ftl.choices or floor(np.log2(span.blocks)),
@@ -142,8 +176,22 @@ def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, flo
         K.GC_STOP: min(max(ftl.reserve, 1), start),
         K.GC_LIMIT: ftl.victims,
         K.GC_WINDOW: WINDOW * drive.width,
-        K.ENDURANCE: nand.endurance,
+        K.COPY_WHOLE: how.whole_page_moves,
         K.LEVELLING: ftl.levelling,
+        K.MAP_ENTRIES: entries(drive),
+        K.MAP_LINE: ftl.mapping_line,
+        K.MAP_COVER: nand.page // ftl.mapping_stored,
+        K.MAP_BYTES: nand.codeword,
+        K.MAP_IDLE: how.unserved_map_writes,
+    }
+
+
+def _front(drive: Drive) -> dict[K, float]:
+    """The write cache, firmware, the link."""
+    ftl, how = drive.ftl, drive.mechanics
+    single = drive.row == ftl.mapping_unit
+    cores = Server.CORE + max(1, drive.nvme.cores)
+    return {
         K.BUFFERED: drive.cache.capacity > 0,
         K.BUFFER: drive.cache.capacity // ftl.mapping_unit,
         K.UNDERWAY: drive.cache.underway or 2**62,
@@ -157,26 +205,11 @@ def constants(drive: Drive, span: Span, depth: int, traced: bool) -> dict[K, flo
         K.DRAM_PRECHARGE: ticks(drive.cache.precharge),
         K.PAYLOAD: drive.pcie.payload,
         K.OVERHEAD: drive.pcie.overhead,
-        K.BUS_RATE: rate(drive.byte_seconds * TICKS),
         K.LINK_RATE: rate(TICKS / drive.pcie.bandwidth),
         K.DRAM_RATE: rate(TICKS / drive.cache.bandwidth) if drive.cache.bandwidth else 0,
-        K.RETRY: nand.retry_rate * 2**31,
-        K.UNCORRECTABLE: nand.uncorrectable_rate * 2**31,
-        K.SUSPEND: nand.suspend_programs + 2 * nand.suspend_erases,
-        K.SUSPEND_TICKS: ticks(nand.suspend),
-        K.SUSPEND_LEAST: ticks(nand.suspend_least),
-        K.RETRY_TICKS: ticks(nand.retry),
-        K.REQUESTS: depth,
-        K.CHANNEL_SOURCE: Server.CORE + max(1, drive.nvme.cores),
-        K.PLANE_SOURCE: Server.CORE + max(1, drive.nvme.cores) + nand.channels,
-        K.MAP_ENTRIES: entries(drive),
-        K.MAP_LINE: ftl.mapping_line,
-        K.MAP_COVER: nand.page // ftl.mapping_stored,
-        K.MAP_BYTES: nand.codeword,
-        K.MAP_IDLE: how.unserved_map_writes,
-        K.KEEP: ticks(drive.cache.keep) if page_slots * drive.width * drive.row_pages == 1 else 0,
-        K.TRACED: traced,
-        K.COPY_WHOLE: how.whole_page_moves,
+        K.CHANNEL_SOURCE: cores,
+        K.PLANE_SOURCE: cores + drive.nand.channels,
+        K.KEEP: ticks(drive.cache.keep) if single else 0,
     }
 
 

@@ -76,7 +76,8 @@ def simulate(drive: Drive, load: Load, trace: Trace | None = None) -> Outcome:
     """Run ``load`` on ``drive``; with a ``trace``, its requests at its times, as many in flight as the load allows."""
     load.check()
     span, size, scale = spanned(drive, load)
-    depth = min(load.iodepth, drive.nvme.queue_depth) * load.numjobs
+    nvme = drive.nvme
+    depth = min(min(load.iodepth, nvme.queue_depth) * load.numjobs, nvme.queue_depth * nvme.queue_pairs)
     stream = load.stream(size) if trace is None else _folded(trace.stream, span)
     state = build(drive, stream, span, min(depth, len(stream)), traced=trace is not None, seed=load.seed)
     prepare(state, load.prepared(drive), size)
