@@ -128,25 +128,27 @@ def new_memory(shape: Shape, settings: Settings, gap: Ints, span: Ints) -> Ints:
     def records(part: str, size: int) -> Ints:
         return m[at[part] : at[part] + parts[part]].reshape(-1, size)
 
-    bank, unit, group = records("bank", BANK_RECORD), records("unit", UNIT_RECORD), records("group", group_record)
-    in_group, in_unit = shape.banks, len(bank) // len(unit)
+    _lay_banks(records("bank", BANK_RECORD), records("unit", UNIT_RECORD), records("group", group_record), at, shape)
+    _lay_channels(records("channel", CHANNEL_RECORD), at, shape, settings)
+    return m
+
+
+def _lay_banks(bank: Ints, unit: Ints, group: Ints, at: dict[str, int], shape: Shape) -> None:
+    """Which banks and groups belong to each group and unit, and how near groups are."""
+    in_group, in_unit, record = shape.banks, len(bank) // len(unit), group.shape[1]
     bank[:, B_ROW] = -1
-    bank[:, B_GROUP] = at["group"] + np.arange(len(bank)) // in_group * group_record
+    bank[:, B_GROUP] = at["group"] + np.arange(len(bank)) // in_group * record
     bank[:, B_UNIT] = at["unit"] + np.arange(len(bank)) // in_unit * UNIT_RECORD
     group[:, G_BANK] = at["bank"] + np.arange(len(group)) * in_group * BANK_RECORD
     group[:, G_BANK_END] = group[:, G_BANK] + in_group * BANK_RECORD
     group[:, G_NEAR:] = np.tile(relations(shape), (shape.channels * shape.buses, 1))
-    for first, last, size, record, part in (
-        (U_BANK, U_BANK_END, in_unit, BANK_RECORD, "bank"),
-        (U_GROUP, U_GROUP_END, len(group) // len(unit), group_record, "group"),
-    ):
-        unit[:, first] = at[part] + np.arange(len(unit)) * size * record
-        unit[:, last] = unit[:, first] + size * record
-    unit[:, U_BUS] = at["group"] + np.arange(len(unit)) // shape.units * shape.groups_of_bus * group_record
-    unit[:, U_BUS_END] = unit[:, U_BUS] + shape.groups_of_bus * group_record
+    unit[:, U_BANK] = at["bank"] + np.arange(len(unit)) * in_unit * BANK_RECORD
+    unit[:, U_BANK_END] = unit[:, U_BANK] + in_unit * BANK_RECORD
+    unit[:, U_GROUP] = at["group"] + np.arange(len(unit)) * (len(group) // len(unit)) * record
+    unit[:, U_GROUP_END] = unit[:, U_GROUP] + len(group) // len(unit) * record
+    unit[:, U_BUS] = at["group"] + np.arange(len(unit)) // shape.units * shape.groups_of_bus * record
+    unit[:, U_BUS_END] = unit[:, U_BUS] + shape.groups_of_bus * record
     unit[:, U_RING:U_TURN] = -FAR
-    _lay_channels(records("channel", CHANNEL_RECORD), at, shape, settings)
-    return m
 
 
 def _lay_channels(channel: Ints, at: dict[str, int], shape: Shape, settings: Settings) -> None:
