@@ -60,7 +60,8 @@ GENERATIONS = {
     "ampere": {"nvidia-a100-80gb", "nvidia-a100-pcie", "nvidia-a6000"},
     "ada": {"nvidia-rtx-4090", "nvidia-l40s", "nvidia-l4"},
     "hopper": {"nvidia-h100-sxm", "nvidia-h100-pcie", "nvidia-h200"},
-    "blackwell": {"nvidia-b200", "nvidia-gb200", "nvidia-rtx-pro-6000"},
+    "blackwell": {"nvidia-b200", "nvidia-gb200"},
+    "blackwell-workstation": {"nvidia-rtx-pro-6000"},
 }
 
 
