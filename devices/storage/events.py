@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import RATE_BITS, SOURCE_BITS, K, M, State, compiled
+from hwsim.devices.storage.state import RATE_BITS, SOURCE_BITS, K, M, State, compiled, entry
 from hwsim.devices.storage.things import Sv
 
 
@@ -12,7 +12,7 @@ def at_rate(nbytes: int, rate: int) -> int:
     return (nbytes * rate + (1 << RATE_BITS) - 1) >> RATE_BITS
 
 
-@compiled
+@entry
 def schedule(s: State, time: int, source: int) -> None:
     """Let ``source`` have its event at ``time``; a source has one event at a time."""
     heap = s[K.HEAP_AT]
@@ -28,7 +28,7 @@ def schedule(s: State, time: int, source: int) -> None:
     s[heap + place] = key
 
 
-@compiled
+@entry
 def next_event(s: State) -> int:
     """Take the earliest event, as time and source in one number."""
     heap = s[K.HEAP_AT]

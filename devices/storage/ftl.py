@@ -5,7 +5,7 @@ Nothing here takes time: `fill` moves data at once, before a run; the module `co
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import Fault, K, M, N, State, compiled
+from hwsim.devices.storage.state import Fault, K, M, N, State, compiled, entry
 from hwsim.devices.storage.things import Bl, Block, Gr, Pl
 
 GREEDY, CHOICES, COST_BENEFIT, FIFO = 0, 1, 2, 3
@@ -288,7 +288,7 @@ def _settle(s: State, slot: int) -> None:
         s[block_of(s, slot) + Bl.PENDING] -= 1
 
 
-@compiled
+@entry
 def fill(s: State, first: int, count: int, random: bool) -> None:
     """Write ``count`` mapping units in no time, in turn from ``first`` or drawn from all, collecting as needed."""
     for number in range(count):
@@ -311,7 +311,7 @@ def fill(s: State, first: int, count: int, random: bool) -> None:
             return
 
 
-@compiled
+@entry
 def close_rows(s: State) -> None:
     """Pad the rows that a fill has begun, so that a run starts with whole ones."""
     for number in range(s[K.GROUPS]):

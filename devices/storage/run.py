@@ -17,12 +17,12 @@ from hwsim.devices.storage.host import (
 )
 from hwsim.devices.storage.mapping import NOBODY, learn, look_up, translated
 from hwsim.devices.storage.reads import read
-from hwsim.devices.storage.state import SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled
+from hwsim.devices.storage.state import SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled, entry
 from hwsim.devices.storage.things import Bl, Ch, Kind, Lun, Op, Pl, Row, Rq, Server, Source, Stage, Sv, Tx
 from hwsim.devices.storage.writes import admit_waiting, trim, write
 
 
-@compiled
+@entry
 def run(s: State) -> None:
     """Serve the stream until M.STOP requests are done, or until nothing can go on (M.FAULT says why)."""
     feed(s, s[M.NOW])

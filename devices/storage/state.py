@@ -31,18 +31,29 @@ Ints: TypeAlias = NDArray[np.int64]
 State: TypeAlias = MutableSequence[int]
 """The array as the compiled code sees it."""
 F = TypeVar("F", bound=Callable[..., object])
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_njit = cast("Callable[..., Callable[[object], object]]", njit)  # its stubs lack two of its options
 _WORDS = (b"IntEnum", b"@compiled")
 _FILES = [file for file in sorted(Path(__file__).parent.glob("*.py")) if any(w in file.read_bytes() for w in _WORDS)]
 _STAMP = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)
 
 
 def compiled(function: F) -> F:
-    """``function`` compiled to machine code on first use and kept beside its file; ``.py_func`` is the plain one.
+    """``function`` for other compiled ones; Python cannot call it, which makes it a quarter faster to compile."""
+    return _made(function, _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function))
 
-    What is kept holds the code of all functions that it calls: it is out of date when any file of this package changes,
-    where numba itself looks at the one file only.
+
+def entry(function: F) -> F:
+    """``function`` compiled to machine code for Python."""
+    return _made(function, _njit(**_OPTIONS)(function))
+
+
+def _made(function: F, made: object) -> F:
+    """What is compiled on first use is kept beside the function's file.
+
+    It holds the code of all functions that it calls: it is out of date when any file of this package changes, where
+    numba itself looks at the one file only.
     """
-    made = njit(cache=True, nogil=True, error_model="numpy")(function)
     cache = getattr(made, "_cache", None)  # there is none where numba is told not to compile
     if cache is not None:
         cache._cache_file._source_stamp = _STAMP
