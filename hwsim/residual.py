@@ -61,7 +61,8 @@ class Residual:
 
     @classmethod
     def train(cls, device: Device, files: Sequence[Measurements]) -> Residual:
-        """Learn from the rows of ``files`` that the device's calibration was fitted to; all rows of other files."""
+        """Learn from the rows of ``files`` that the device's calibration was fitted to; all rows of other files,
+        which are then no test of what was learned."""
         gathered: dict[Key, tuple[list[dict[str, float]], list[float]]] = {}
         for file in files:
             parts = device.card.calibration.parts.get(file.name) if device.card.calibration else None

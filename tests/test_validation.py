@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from toys import toy_device
@@ -11,7 +12,7 @@ from hwsim.cli import main
 from hwsim.device import Replay, load_device, plain_roofline
 from hwsim.errors import InputError
 from hwsim.kernel_spec import spec_kernel
-from hwsim.measurements import measurement_names, read_measurements
+from hwsim.measurements import measurement_names, read_measurements, split_rows
 from hwsim.report.accuracy import accuracy_page
 from hwsim.residual import Corrected, Residual
 from hwsim.validation import Comparison, Predictors, compare_measurements, error_table, uncovered, worst_rows
@@ -120,6 +121,30 @@ def test_a_residual_learns_a_constant_factor_and_stays_within_its_range(tmp_path
         kernel = spec_kernel({"op": "add", "numel": numel, "dtype": "fp32"}, device)
         ratio = corrected.timed(Replay()).estimate(kernel).seconds / device.timed(Replay()).estimate(kernel).seconds
         assert ratio == pytest.approx(factor, rel=0.02)
+
+
+def test_no_correction_is_scored_on_the_rows_that_it_learned(tmp_path, capsys):
+    """A file that the calibration does not list has no rows set apart; one that it lists is corrected."""
+    specs = [f'{{""op"":""add"",""numel"":{1000 * i},""dtype"":""fp32""}}' for i in range(10, 200)]
+    path = written(tmp_path, *(f'add,"{spec}",9e-6,,' for spec in specs))
+    for sources in (["auto"], ["none"]):
+        options = ["--device", "nvidia-h200", "--residual", "--worst", "0", "--calibration", *sources]
+        assert main(["validate", str(path), *options]) == 0
+        shown = capsys.readouterr()
+        assert "residual" not in shown.out
+        assert "no correction" in shown.err
+
+
+def test_the_worst_rows_shown_are_unseen_ones(tmp_path, capsys):
+    """Half of the rows are fitted; the others are all that is shown as predictions."""
+    rows = [f'add,"{ADD.replace("1000000", str(1000 * i))}",{i}e-7,,' for i in range(10, 60)]
+    file, out = written(tmp_path, *rows), tmp_path / "mine.yaml"
+    assert main(["calibrate", str(file), "--device", "nvidia-h200", "--parts", "2", "--out", str(out)]) == 0
+    seen = {row.spec["numel"] for row in split_rows(read_measurements(file).rows, 2)[0]}
+    capsys.readouterr()
+    assert main(["validate", str(file), "--device", "nvidia-h200", "--calibration", str(out), "--worst", "99"]) == 0
+    shown = {int(number) for number in re.findall(r"numel=(\d+)", capsys.readouterr().err)}
+    assert shown == {1000 * i for i in range(10, 60)} - seen
 
 
 def test_a_residual_refuses_what_if_cards():

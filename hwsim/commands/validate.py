@@ -56,16 +56,25 @@ def validate(
             )
         for op, count in uncovered(file, found[file.name]).items():
             say(f"{file.name}: {count} rows of {op} have no prediction on {device}")
-        for comparison in worst_rows(found[file.name], worst):
+        for comparison in worst_rows([one for one in found[file.name] if one.unseen], worst):
             say(explained(comparison))
     _save(files, tables, found, predictors, write, figure)
     _gate(tables, threshold)
 
 
 def _with_residual(predictors: Predictors, files: list[Measurements], wanted: bool) -> Predictors:
+    """``predictors`` and, where ``wanted``, a correction. It is learned from the fitted rows of files that the calibration
+    lists, so that the rows on which it is scored are others."""
     from hwsim.residual import Residual
 
-    return replace(predictors, residual=Residual.train(predictors.device, files)) if wanted else predictors
+    if not wanted:
+        return predictors
+    calibration = predictors.device.card.calibration
+    fitted = [file for file in files if calibration and file.name in calibration.parts]
+    if not fitted:
+        say("no correction: it is learned from rows that the calibration was fitted to, and these files have none")
+        return predictors
+    return replace(predictors, residual=Residual.train(predictors.device, fitted))
 
 
 def _compared(file: Measurements, predictors: Predictors) -> list[Comparison]:
@@ -79,7 +88,7 @@ def _compared(file: Measurements, predictors: Predictors) -> list[Comparison]:
 
 def _cells(table: pd.DataFrame) -> tuple[list[list[Any]], tuple[str, ...]]:
     """Rows and titles; a model that says nothing of any row has no columns."""
-    from hwsim.report.accuracy import ranked
+    from hwsim.report.accuracy import TAIL, ranked
     from hwsim.validation import MODELS
 
     models = [model for model in MODELS if table[f"{model}_mape"].notna().any()]
@@ -87,9 +96,9 @@ def _cells(table: pd.DataFrame) -> tuple[list[list[Any]], tuple[str, ...]]:
     for row in records(table):
         errors = [row[f"{model}_{figure}"] for model in models for figure in SHOWN]
         cells = ["" if error != error else f"{error:.1%}" for error in (*errors, row["inside"])]
-        rows.append([row["quantity"], row["family"], row["cache"], row["rows"], *cells, ranked(row)])
+        rows.append([row["quantity"], row["family"], row["cache"], row["rows"], *cells, *ranked(row)])
     titles = [title for model in models for title in (model, "median", "worst")]
-    return rows, ("quantity", "family", "cache", "rows", *titles, "inside 90 %", "rank order")
+    return rows, ("quantity", "family", "cache", "rows", *titles, *TAIL)
 
 
 def _save(
