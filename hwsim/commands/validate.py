@@ -63,7 +63,7 @@ def validate(
 
 
 def _with_residual(predictors: Predictors, files: list[Measurements], wanted: bool) -> Predictors:
-    """``predictors`` and, where ``wanted``, a correction. It is learned from the fitted rows of files that the calibration
+    """``predictors`` and, where ``wanted``, a correction, learned from the fitted rows of files that the calibration
     lists, so that the rows on which it is scored are others."""
     from hwsim.residual import Residual
 
