@@ -29,6 +29,7 @@ SMALLEST = 1e-9  # share of an item that is worth a place of its own
 MARGIN = 0.02  # more room than the buffers needed last time: less in the main memory makes them larger
 CHUNK = "an operand from far away that is larger comes in pieces while its kernel runs"
 ROUNDS = 12  # of making room for the buffers of what lies far away
+ROUNDING = 1e-6  # of what the linear program takes to fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,14 @@ class Tiered:
             route, used = self._route(placing, device.card.main, room)
             program = Program(drawn, route, made.launch)
             needed = program.buffers.total(self.options.buffers)
-            if needed <= room:
-                return _schedule(drawn, program, route, {**used, home: used.get(home, 0.0) + needed})
+            taken = used.get(home, 0.0) + needed
+            if taken <= device.card.main.capacity * (1 + ROUNDING):
+                return _schedule(drawn, program, route, {**used, home: taken})
             room = needed * (1 + MARGIN)
             if room > device.card.main.capacity:
                 break
         what = f"{graph.name}, of which {format_quantity(needed, 'B')} are buffers,"
-        raise DoesNotFitError(what, used.get(home, 0.0) + needed, device.card.main.capacity, home)
+        raise DoesNotFitError(what, taken, device.card.main.capacity, home)
 
     def _tiers(self, system: System, policy: Policy) -> tuple[Tier, ...]:
         """All tiers that may be used, the fastest first."""
@@ -85,7 +87,7 @@ class Tiered:
                 expected = "" if nearest else f"one of {', '.join(found)}"
                 raise InputError(Problem(f"'{system.name}' has no tier '{name}'", expected=expected, nearest=nearest))
         chosen = [found[name] for name in self.options.tiers] or list(found.values())
-        return tuple(sorted(chosen, key=lambda tier: -tier.read))
+        return tuple(sorted(chosen, key=lambda tier: -tier.inward))
 
     def _route(self, placing: Placing, main: Memory, room: float) -> tuple[Route, dict[str, float]]:
         """Where everything lies when ``room`` bytes of the main memory are left for buffers, and the bytes in use."""
@@ -123,11 +125,12 @@ def all_tiers(system: System, spill: bool) -> Iterator[Tier]:
 
 
 def _far(system: System, name: str, device: str) -> Tier:
-    memory = system.place(name).memory
-    hops = system.path(device, system.main_name)
-    width = min(hop.bandwidth for hop in hops)
-    links = tuple((hop.resource, hop.bandwidth) for hop in hops)
-    return Tier(name, memory.capacity, min(memory.bandwidth, width), min(memory.write_bandwidth, width), links)
+    memory, main = system.place(name).memory, system.main_name
+    links, back = (
+        tuple((hop.resource, hop.bandwidth) for hop in hops)
+        for hops in (system.path(device, main), system.path(main, device))
+    )
+    return Tier(name, memory.capacity, memory.bandwidth, memory.write_bandwidth, links, back)
 
 
 def _placing(drawn: Draft, tiers: tuple[Tier, ...]) -> Placing:

@@ -18,6 +18,7 @@ IntArray: TypeAlias = npt.NDArray[np.intp]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
 THRIFT = 1e-6  # weight of the traffic of all tiers together, so that of two placements equally fast the nearer is taken
+ROUNDING = 1e-12  # share of an item that is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Tier:
     """A memory that data may be placed in: bytes of room, B/s of reads and writes.
 
     ``far``: kernels cannot address it. What lies there is copied while other kernels run, over ``links`` (B/s by name)
-    that it may share with other tiers.
+    that it may share with other tiers; what is written there goes ``back`` over others, or the same if half duplex.
     """
 
     name: str
@@ -33,15 +34,34 @@ class Tier:
     read: float
     write: float
     links: tuple[tuple[str, float], ...] = ()
+    back: tuple[tuple[str, float], ...] = ()
 
     @property
     def far(self) -> bool:
         """Whether its bytes come over links."""
         return bool(self.links)
 
+    @property
+    def inward(self) -> float:
+        """B/s at which its bytes come: those of the memory or of its narrowest link."""
+        return min([self.read, *[bandwidth for _, bandwidth in self.links]])
+
+    @property
+    def outward(self) -> float:
+        """B/s at which bytes go there."""
+        return min([self.write, *[bandwidth for _, bandwidth in self.back]])
+
     def seconds(self, reads: FloatArray, writes: FloatArray) -> FloatArray:
-        """Time of traffic at full bandwidth."""
-        return reads / self.read + writes / self.write
+        """Time of traffic at full bandwidth, one byte after the other."""
+        return reads / self.inward + writes / self.outward
+
+    def busy(self, reads: FloatArray, writes: FloatArray) -> dict[str, FloatArray]:
+        """Time that the memory and each link, by name, spend on traffic."""
+        found = {self.name: reads / self.read + writes / self.write}
+        for moved, links in ((reads, self.links), (writes, self.back)):
+            for link, bandwidth in links:
+                found[link] = found.get(link, 0.0) + moved / bandwidth
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +96,7 @@ class Placing:
         near = [part for tier, part in zip(self.tiers, each, strict=True) if not tier.far]
         waited = float((self.waiting * shares.T).sum())
         spans = [waited + (float(np.max(near, axis=0).sum()) if near else 0.0)]
-        spans += [float(part.sum()) for tier, part in zip(self.tiers, each, strict=True) if tier.far]
-        moved = (self.reads + self.writes).sum(axis=0) @ shares
-        spans += list(_link_seconds(self.tiers, moved).values())
+        spans += [float((busy * shares).sum()) for busy in self.beside.values()]
         return max(spans)
 
     @property
@@ -87,14 +105,17 @@ class Placing:
         reads, writes = self.reads.sum(axis=0), self.writes.sum(axis=0)
         return np.array([tier.seconds(reads, writes) * (self.awaited & tier.far) for tier in self.tiers])
 
-
-def _link_seconds(tiers: Sequence[Tier], moved: FloatArray) -> dict[str, float]:
-    """Busy time of every link when ``moved`` bytes come from or go to each tier."""
-    busy: dict[str, float] = {}
-    for tier, nbytes in zip(tiers, moved.tolist(), strict=True):
-        for link, bandwidth in tier.links:
-            busy[link] = busy.get(link, 0.0) + nbytes / bandwidth
-    return busy
+    @property
+    def beside(self) -> dict[str, FloatArray]:
+        """Busy seconds of what works beside kernels, far memories and links, if all of an item (rows) lay in each tier
+        (columns)."""
+        reads, writes = self.reads.sum(axis=0), self.writes.sum(axis=0)
+        found: dict[str, FloatArray] = {}
+        for number, tier in enumerate(self.tiers):
+            for name, busy in tier.busy(reads, writes).items() if tier.far else ():
+                table = found.setdefault(name, np.zeros((len(self.items), len(self.tiers))))
+                table[:, number] = busy
+        return found
 
 
 def check_room(placing: Placing, what: str, where: str) -> None:
@@ -107,7 +128,16 @@ def check_room(placing: Placing, what: str, where: str) -> None:
 
 
 def greedy(placing: Placing) -> FloatArray:
-    """Shares (items x tiers): the item with the most traffic per byte first, each into the first tiers with room."""
+    """Shares (items x tiers): the item with the most traffic per byte first, each into the first tiers with room.
+
+    What is alive at different moments leaves gaps that no later item may fit into: then the linear program places all.
+    """
+    shares = _filled(placing)
+    return shares if (shares.sum(axis=1) > 1 - ROUNDING).all() else least_time(placing)
+
+
+def _filled(placing: Placing) -> FloatArray:
+    """The shares that find room, one item after the other."""
     sizes = placing.sizes
     traffic = (placing.reads + placing.writes).sum(axis=0)
     worth = np.divide(traffic, sizes, out=np.zeros_like(traffic), where=sizes > 0)
@@ -115,62 +145,45 @@ def greedy(placing: Placing) -> FloatArray:
     shares = np.zeros((len(placing.items), len(placing.tiers)))
     for item in np.argsort(-worth, kind="stable"):
         alive = placing.alive[:, item]
+        moments = alive > 0
         left = 1.0
         for tier in range(len(placing.tiers)):
-            moments = alive > 0
             fits = np.min(room[tier][moments] / alive[moments], initial=left)
             taken = min(left, max(0.0, fits))
             shares[item, tier] = taken
             room[tier] -= taken * alive
             left -= taken
-            if left <= 1e-15:
-                break
-        else:
-            shares[item, -1] += left
+        if left <= ROUNDING:
+            shares[item, np.argmax(shares[item])] += left
     return shares
 
 
 def least_time(placing: Placing) -> FloatArray:
     """Shares (items x tiers) of the least ``Placing.seconds``, by linear programming."""
     items, tiers, kernels = len(placing.items), placing.tiers, len(placing.reads)
-    scale = (
-        placing.seconds(greedy(placing)) or 1.0
-    )  # times in units of a known answer, as the solver's tolerance is fix
+    # Times are in units of a known answer, as the solver's tolerance is fixed.
+    scale = placing.seconds(_filled(placing)) or 1.0
     columns = items * len(tiers) + kernels + 1  # shares item by item, then the time of each kernel, then that of all
     bounds = _Rows(columns)
     for number, tier in enumerate(tiers):
         shares = np.arange(number, items * len(tiers), len(tiers))
         for moment in _fullest(placing.alive):
-            bounds.add(shares, placing.alive[moment] / tier.capacity, 1.0)
-        busy = tier.seconds(placing.reads, placing.writes) / scale
+            bounds.add(shares, placing.alive[moment] / (tier.capacity or 1.0), 1.0 if tier.capacity else 0.0)
         if tier.far:
-            bounds.add([*shares, columns - 1], [*busy.sum(axis=0), -1.0], 0.0)
             continue
+        busy = tier.seconds(placing.reads, placing.writes) / scale
         for kernel in range(kernels):
             bounds.add([*shares, items * len(tiers) + kernel], [*busy[kernel], -1.0], 0.0)
     waiting = (placing.waiting.T / scale).ravel()
     bounds.add(range(columns), [*waiting, *np.ones(kernels), -1.0], 0.0)
-    _add_links(bounds, placing, scale)
+    for beside in placing.beside.values():
+        bounds.add([*range(items * len(tiers)), columns - 1], [*(beside / scale).ravel(), -1.0], 0.0)
     whole = _Rows(columns)
     for item in range(items):
         whole.add(range(item * len(tiers), (item + 1) * len(tiers)), np.ones(len(tiers)), 1.0)
     moved = [tier.seconds(placing.reads.sum(axis=0), placing.writes.sum(axis=0)) / scale for tier in tiers]
     cost = np.concatenate([THRIFT * np.array(moved).T.ravel(), np.zeros(kernels), [1.0]])
     return _solved(cost, bounds, whole, (items, len(tiers)))
-
-
-def _add_links(bounds: _Rows, placing: Placing, scale: float) -> None:
-    """Every link that far tiers share is busy no longer than the whole takes."""
-    moved = (placing.reads + placing.writes).sum(axis=0) / scale
-    count = len(placing.tiers)
-    for link in sorted({name for tier in placing.tiers for name, _ in tier.links}):
-        columns, values = [bounds.columns - 1], [-1.0]
-        for number, tier in enumerate(placing.tiers):
-            rate = sum(1.0 / bandwidth for name, bandwidth in tier.links if name == link)
-            if rate:
-                columns += range(number, len(placing.items) * count, count)
-                values += (moved * rate).tolist()
-        bounds.add(columns, values, 0.0)
 
 
 def _solved(cost: FloatArray, bounds: _Rows, whole: _Rows, shape: tuple[int, int]) -> FloatArray:

@@ -17,7 +17,7 @@ from hwsim.fold import fold
 from hwsim.liveness import lifetimes, usage
 from hwsim.mapper import Kernel, Policy, Transfer
 from hwsim.mappers.eager import Eager
-from hwsim.mappers.tiered import Tiered, TieredOptions
+from hwsim.mappers.tiered import Tiered, TieredOptions, all_tiers
 from hwsim.systemfile import load_system
 from hwsim.testing import check_mapper
 
@@ -164,3 +164,18 @@ def test_an_idle_weight_goes_out_first(tmp_path):
     schedule = tiered(kernels="eager").schedule(graph, device, Policy())
     assert schedule.placement.shares == {"idle": {"ddr": 1.0}}
     assert schedule.notes == ("32.77 kB in ddr",)
+
+
+def test_far_tiers_are_planned_at_what_transfers_take():
+    """Writes to the host are slower than reads of it on this system, and drives write slower than they read."""
+    system = load_system("t4-208gb-fitted")
+    far = [tier for tier in all_tiers(system, spill=False) if tier.far]
+    assert len(far) > 1
+    for tier in far:
+        for source, target, rate in (
+            (tier.name, system.card.main.name, tier.inward),
+            (system.card.main.name, tier.name, tier.outward),
+        ):
+            transfer = Transfer("copy", 1e12, source, target)
+            taken = system.transfer(transfer).seconds - system.latency(transfer)
+            assert 1e12 / rate == pytest.approx(taken, rel=1e-6), tier.name

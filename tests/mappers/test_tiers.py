@@ -123,9 +123,9 @@ def test_what_kernels_wait_for_stands_between_them():
 
 
 def test_of_far_tiers_equally_good_the_faster_is_taken():
-    """What is read once is ready long before the rest, wherever it lies."""
+    """What is read once is ready long before the rest, wherever it lies; the rest, waited for, stays near."""
     tiers = (NEAR, *(Tier(name, 100.0, rate, rate, ((name, 9.0),)) for name, rate in (("slow", 1.0), ("fast", 2.0))))
-    problem = placing([[4, 2]], [[400, 2]], tiers=tiers)
+    problem = placing([[4, 2]], [[400, 2]], tiers=tiers, awaited=[True, False])
     assert least_time(problem)[1].tolist() == pytest.approx([0.0, 0.0, 1.0], abs=1e-6)
 
 
@@ -133,3 +133,26 @@ def test_too_much_is_said_with_sizes():
     problem = placing([[300]], [[1]])
     with pytest.raises(DoesNotFitError, match=r"near, slow.*needs 300 B, has 104 B"):
         check_room(problem, "net", "card")
+
+
+@pytest.mark.parametrize("solve", [greedy, least_time])
+def test_gaps_that_lives_leave_overfill_no_tier(solve):
+    """One byte each, alive at moments {1}, {3}, {2, 3} and {1, 2}: one after the other, the last finds half a gap in
+    each of two tiers of one byte, at different moments."""
+    tiers = (Tier("near", 1.0, 10.0, 10.0), Tier("slow", 1.0, 1.0, 1.0))
+    problem = placing([[1, 0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 0]], [[4, 3, 4, 1]], tiers=tiers)
+    check_room(problem, "net", "card")
+    assert problem.used(solve(problem)) == pytest.approx([1.0, 1.0])
+
+
+def test_a_tier_without_room_holds_nothing():
+    problem = placing([[4]], [[4]], tiers=(replace(NEAR, capacity=0.0), SLOW))
+    assert least_time(problem).tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize(("back", "seconds"), [("out", 10.0), ("in", 15.0)])
+def test_directions_of_a_link_are_shared_only_if_half_duplex(back, seconds):
+    """10 B in at 1 B/s, 10 B out at 2 B/s."""
+    tier = Tier("far", 100.0, 9.0, 9.0, (("in", 1.0),), ((back, 2.0),))
+    problem = placing([[10]], [[10]], [[10]], tiers=(tier,))
+    assert problem.seconds(least_time(problem)) == pytest.approx(seconds)
