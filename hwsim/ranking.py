@@ -1,12 +1,13 @@
 """Whether predictions put competing designs in the right order, which is what a designer asks of them first.
 
-Two kernels compete where they belong to one family and state and do the same arithmetic or move the same bytes, by
-another route: products of other sizes, a narrower format, fewer key-value heads, rows cut otherwise. A pair counts
-where its measured figures differ by more than `DIFFERENCE`.
+Two kernels compete where they do one `task` in the same state and the same arithmetic, or move the same bytes, by
+another route: products of other sizes, a narrower format, another layout, fewer key-value heads, rows cut otherwise, a
+recurrence in chunks or token by token. A pair counts where its measured figures differ by more than `DIFFERENCE`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ Array = npt.NDArray[np.float64]
 SAME_WORK = 0.1  # FLOPs or bytes of competitors differ by at most this share
 MOST_ROWS = 2000  # of which all pairs are looked at; of more, evenly spaced ones
 DIFFERENCE = 0.15  # of the larger over the smaller measured figure
+ROUTES = ("chunk_", "recurrent_")  # ways to compute one recurrence
+TRAINING = "fwd+bwd"  # the pass that computes gradients too
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,23 @@ class RankOrder:
         return self.right / self.pairs if self.pairs else float("nan")
 
 
-def rank_order(measured: Array, predicted: Array, flops: Array, nbytes: Array) -> RankOrder:
+def task_of(spec: Mapping[str, object]) -> str:
+    """What a kernel computes, whatever its route: its op, or its recurrence; gradients are a task of their own."""
+    op = str(spec["op"])
+    for route in ROUTES:
+        op = op.removeprefix(route)
+    return f"{op} {TRAINING}" if spec.get("pass_") == TRAINING else op
+
+
+def rank_order(
+    tasks: npt.NDArray[np.str_], measured: Array, predicted: Array, flops: Array, nbytes: Array
+) -> RankOrder:
     """The order of all pairs of kernels that compete, each pair once; of `MOST_ROWS` kernels where there are more."""
     step = -(-len(measured) // MOST_ROWS) or 1
+    tasks = tasks[::step]
     measured, predicted, flops, nbytes = (column[::step] for column in (measured, predicted, flops, nbytes))
     first, second = np.triu_indices(len(measured), 1)
-    competing = _alike(flops, first, second) | _alike(nbytes, first, second)
+    competing = (tasks[first] == tasks[second]) & (_alike(flops, first, second) | _alike(nbytes, first, second))
     ratio = np.log(measured[first] / measured[second])
     counted = competing & (np.abs(ratio) > np.log1p(DIFFERENCE))
     right = ratio * np.log(predicted[first] / predicted[second]) > 0

@@ -18,7 +18,7 @@ from hwsim.kernel_family import END_TO_END
 from hwsim.measured_kernels import MODEL, QUANTITIES, MeasuredKernels, measured_kernels
 from hwsim.measured_models import EAGER, measured_result
 from hwsim.measurements import Measurement, Measurements, split_rows
-from hwsim.ranking import rank_order
+from hwsim.ranking import RankOrder, rank_order, task_of
 from hwsim.units import format_seconds
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ MODELS = ("predicted", "residual", "datasheet", "roofline")
 """The columns of predictions, best first: the calibrated device, with the learned correction, from the card alone, and
 peak rate and peak bandwidth alone."""
 
-RANKED = ("measured", "predicted", "flops", "nbytes")  # what `rank_order` asks of rows
+RANKED = ("predicted", "datasheet")  # those of `MODELS` whose order of competing kernels is scored
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """One measured quantity of one row, what each of `MODELS` says of it (nan: nothing), and the interval in which 90 %
     of such rows should lie (nan where this row made it). ``quantity`` is seconds or joules; ``unseen``: no constant was
-    fitted to this row; ``flops`` and ``nbytes`` are a kernel's work."""
+    fitted to this row; ``flops`` and ``nbytes`` are a kernel's work, ``task`` what it computes."""
 
     family: str
     op: str
@@ -55,6 +55,7 @@ class Comparison:
     unseen: bool = True
     flops: float = nan
     nbytes: float = nan
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def _kernel_comparisons(kernels: MeasuredKernels, by: Predictors, seen: frozense
                 _case(row) not in seen,
                 kernels.kernels[i].work.flops,
                 kernels.kernels[i].nbytes,
+                task_of(row.spec),
             )
 
 
@@ -191,7 +193,7 @@ def to_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def error_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """MAPE, median and worst error by quantity, family and cache on unseen rows, for each of `MODELS`, the share of
-    rows inside their interval, and of competing ``pairs`` that the calibrated device puts in the right order."""
+    rows inside their interval, and of competing ``pairs`` that each of `RANKED` puts in the right order."""
     frame = to_frame(comparisons)
     frame = frame[frame["unseen"]]
     columns: dict[str, tuple[str, str | Callable[[Any], Any]]] = {"rows": ("measured", "size")}
@@ -203,9 +205,16 @@ def error_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         }
     columns["inside"] = ("inside", "mean")
     groups = frame.groupby(["quantity", "family", "cache"], sort=True)
-    orders = [rank_order(*(group[name].to_numpy(float) for name in RANKED)) for _, group in groups]
     table = groups.agg(**columns).reset_index()
-    return table.assign(right_order=[order.share for order in orders], pairs=[order.pairs for order in orders])
+    for model in RANKED:
+        orders = [_order(group, model) for _, group in groups]
+        table[f"{model}_order"], table["pairs"] = [o.share for o in orders], [o.pairs for o in orders]
+    return table
+
+
+def _order(rows: pd.DataFrame, model: str) -> RankOrder:
+    figures = (rows[name].to_numpy(float) for name in ("measured", model, "flops", "nbytes"))
+    return rank_order(rows["task"].to_numpy(str), *figures)
 
 
 def worst_rows(comparisons: Sequence[Comparison], count: int = 10) -> list[Comparison]:

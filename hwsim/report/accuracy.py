@@ -30,9 +30,10 @@ WORST = 10
 TITLES = {
     "predicted": "physical model",
     "residual": "with learned correction",
-    "datasheet": "datasheet only",
+    "datasheet": "uncalibrated",
     "roofline": "plain roofline",
 }
+TAIL = ("inside 90 %", "order", "order, uncalibrated")  # the columns after the errors
 
 
 def accuracy_page(measurements: Sequence[Measurements], tables: Mapping[str, pd.DataFrame], card: Card) -> str:
@@ -69,11 +70,11 @@ def markdown(table: pd.DataFrame) -> list[str]:
     models = shown_models(table)
     heads = [f"{TITLES[model]} MAPE | median | worst" for model in models]
     lines = [f"| quantity | family | cache or mode | rows | {' | '.join(heads)} | inside 90 % | rank order |"]
-    lines.append("|---|---|---|---:|" + "---:|" * (3 * len(models) + 2))
+    lines.append("|---|---|---|---:|" + "---:|" * (3 * len(models) + len(TAIL)))
     for row in records(table):
         cells = [_percent(row[f"{model}_{figure}"]) for model in models for figure in ("mape", "median", "worst")]
         start = f"| {row['quantity']} | {row['family']} | {row['cache']} | {row['rows']} | "
-        lines.append(f"{start}{' | '.join([*cells, _percent(row['inside']), ranked(row)])} |")
+        lines.append(f"{start}{' | '.join([*cells, _percent(row['inside']), *ranked(row)])} |")
     return lines
 
 
@@ -82,9 +83,12 @@ def shown_models(table: pd.DataFrame) -> list[str]:
     return [model for model in MODELS if table[f"{model}_mape"].notna().any()]
 
 
-def ranked(row: Mapping[str, Any]) -> str:
-    """The share of competing pairs in the right order, and how many there are; empty where none compete."""
-    return f"{_percent(row['right_order'])} of {row['pairs']}" if row["pairs"] else ""
+def ranked(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The shares of competing pairs that the calibrated and the uncalibrated model put in the right order, and how many
+    there are; empty where none compete."""
+    if not row["pairs"]:
+        return "", ""
+    return f"{_percent(row['predicted_order'])} of {row['pairs']}", _percent(row["datasheet_order"])
 
 
 def _percent(share: float) -> str:
@@ -116,13 +120,13 @@ def write_accuracy(comparisons: Sequence[Comparison], tables: Mapping[str, pd.Da
 def _rows(table: pd.DataFrame) -> dict[str, Any]:
     models = shown_models(table)
     return {
-        "heads": [TITLES[model] for model in models],
+        "heads": [*(TITLES[model] for model in models), *TAIL],
         "rows": [
             [
                 *(row[name] for name in ("quantity", "family", "cache", "rows")),
                 *(_percent(row[f"{model}_mape"]) for model in models),
                 _percent(row["inside"]),
-                ranked(row),
+                *ranked(row),
             ]
             for row in records(table)
         ],
