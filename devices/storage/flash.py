@@ -168,6 +168,8 @@ def start(s: State, lun: int, queue: int, time: int) -> bool:
     kind = s[s[lun + Lun.HEADS + queue] + Tx.KIND]
     if kind != Kind.READ and (not quiet(s, lun) or s[lun + Lun.SUSPENDED]):
         return False
+    if s[lun + Lun.EXCLUSIVE] or s[lun + Lun.READING] >= (s[K.LUN_PLANES] if s[K.INDEPENDENT] else 1):
+        return False
     first = gather(s, lun, queue)
     if first == 0:
         return False
