@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from hwsim.devices.dram.energy import CURRENTS, per_event
 from hwsim.devices.dram.schema import ControllerFile, DramFile, Section
 from hwsim.errors import CardError, InputError, Problem, UnknownNameError, nearest_name
 from hwsim.figures import Figure, FigureFile
@@ -37,8 +38,8 @@ TIMINGS = (
 )  # fmt: skip
 ENERGIES = {
     "VDD": "V", "IDD0": "A", "IDD2N": "A", "IDD3N": "A", "IDD4R": "A", "IDD4W": "A", "IDD5B": "A", "IDD5PB": "A",
-    "activate": "J", "read": "J/B", "write": "J/B", "refresh": "J", "refresh_bank": "J", "active": "W", "idle": "W",
-    "io": "J/B",
+    "bank_share": "1", "activate": "J", "read": "J/B", "write": "J/B", "refresh": "J", "refresh_bank": "J",
+    "active": "W", "idle": "W", "io": "J/B",
 }  # fmt: skip
 
 
@@ -258,6 +259,24 @@ def _check(card: Dram, reader: _Reader) -> None:
             reader.problem(f"commands.{name}", "must be clocks in halves from 0.5 to 16", got=f"{span:g}")
 
 
+def _check_energy(card: Dram, reader: _Reader) -> None:
+    """Currents must be enough to know every event's energy, and leave something beyond standby for each."""
+    given = card.energies
+    if not 0.0 <= given.get("bank_share", 1.0) <= 1.0:
+        reader.problem("energy.bank_share", "must be from 0 to 1", got=f"{given['bank_share']:g}")
+    missing = [name for name in CURRENTS if name not in given] if "VDD" in given else []
+    for name in missing:
+        reader.problem(f"energy.{name}", "missing key, which energies from VDD need")
+    each = None if missing else per_event(card)
+    if each is None:
+        return
+    used = {"activate": "IDD0", "read": "IDD4R", "write": "IDD4W", "refresh": "IDD5B", "refresh_bank": "IDD5PB"}
+    for event, current in used.items():
+        if each[event] < 0.0 or (event == "activate" and current in given and not each[event]):
+            hint = "; with all banks open in IDD3N, give 'bank_share'" if event == "activate" else ""
+            reader.problem(f"energy.{current}", f"nothing beyond standby is left for '{event}'{hint}")
+
+
 def read_dram(source: Path | Traversable | str) -> Dram:
     """Read a DRAM card from a file or its text; `CardError` names everything that is wrong with its place."""
     where = "<text>" if isinstance(source, str) else str(source)
@@ -273,6 +292,7 @@ def read_dram(source: Path | Traversable | str) -> Dram:
         reader.problem("timing.tCK", "must be above zero")
     if not reader.problems:
         _check(card, reader)
+        _check_energy(card, reader)
     if reader.problems:
         raise CardError(*reader.problems)
     return card

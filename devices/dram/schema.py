@@ -92,6 +92,7 @@ class EnergyFile(Section):
     IDD4W: Given | None = None
     IDD5B: Given | None = None
     IDD5PB: Given | None = None
+    bank_share: Given | None = None
     activate: Given | None = None
     read: Given | None = None
     write: Given | None = None

@@ -147,6 +147,43 @@ def test_energies_from_currents_by_hand() -> None:
     assert (each["active"], each["idle"]) == pytest.approx((1.2 * 0.052 * 8, 1.2 * 0.037 * 8))
 
 
+def test_an_activation_costs_energy_on_every_card() -> None:
+    """DDR5-4800, four devices at 1.1 V: 103 mA over 111 clocks less 92 mA and, over 77 clocks, 1/32 of 142 - 92 mA."""
+    for name in dram_names():
+        each = per_event(load_dram(name))
+        assert each is None or min(each[event] for event in ("activate", "read", "write", "refresh", "idle")) > 0, name
+    each = per_event(load_dram("ddr5-4800"))
+    assert each is not None
+    assert each["activate"] == pytest.approx(((103 - 92) * 111 - 50 / 32 * 77) * 1.1 * 4 * 0.41666667e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "scale"),
+    [("hbm2e", "hbm2", 1.0), ("hbm3", "hbm2", 1.1 / 1.2), ("hbm3e", "hbm2", 1.1 / 1.2),
+     ("lpddr5-6400", "lpddr4x-4266", 1.05 / 1.1)],
+)  # fmt: skip
+def test_scaled_energies_follow_from_the_currents_that_they_cite(name: str, model: str, scale: float) -> None:
+    ours, theirs = per_event(load_dram(name)), per_event(load_dram(model))
+    assert ours is not None and theirs is not None
+    for event in ("activate", "read", "write", "refresh", "active", "idle"):
+        assert ours[event] == pytest.approx(theirs[event] * scale**2, rel=0.02), event
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("IDD4R: 168 mA", "energy.IDD4R: missing key"),
+        ("IDD0: 57 mA", "energy.IDD0: nothing beyond standby is left for 'activate'"),
+    ],
+)
+def test_currents_that_leave_no_energy_are_refused(change: str, said: str) -> None:
+    path = Path(__file__).parents[2] / "devices" / "dram" / "cards" / "ddr4-3200.yaml"
+    text = path.read_text("utf-8")
+    assert change in text
+    with pytest.raises(CardError, match=said):
+        read_dram(text.replace(change, "IDD0: 30 mA" if "IDD0" in change else ""))
+
+
 def test_energy_adds_up() -> None:
     answer = simulate(load_dram("ddr4-3200"), Question("random", 5000, read_share=0.5))
     each = per_event(answer.card)
