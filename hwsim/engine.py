@@ -60,7 +60,8 @@ class Timeline:
     """What ran when. ``elapsed`` is the time per step over all its executions, waiting for the host included: where
     steps overlap, that of the kernels that run, and of transfers only while no kernel does, so that it adds up.
     ``stretches`` hold the executions (none where they were not asked for), steady repetitions once.
-    ``tracks`` (of each step) and ``usage`` are empty where one device runs kernel after kernel."""
+    ``tracks`` (of each step) and ``usage`` are empty where one device runs kernel after kernel. Elsewhere the run takes
+    at least ``bound_seconds``, as `hwsim.events.bound` finds in closed form, because of ``bound_by``."""
 
     seconds: float
     costs: tuple[Cost, ...]
@@ -68,6 +69,8 @@ class Timeline:
     stretches: tuple[Stretch, ...]
     tracks: tuple[str, ...] = ()
     usage: tuple[Usage, ...] = ()
+    bound_seconds: float | None = None
+    bound_by: str = ""
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:

@@ -139,6 +139,24 @@ class Result:
         return self.latency * min(one.low for one in spreads), self.latency * max(one.high for one in spreads)
 
     @cached_property
+    def analytic(self) -> float | None:
+        """Seconds that formulas give beside the event engine, never more than it; None where it did not run."""
+        bounds = [part.timeline.bound_seconds for part in self.phases]
+        if all(bound is None for bound in bounds):
+            return None
+        pairs = zip(self.phases, bounds, strict=True)
+        return sum(part.weight * (part.seconds if bound is None else bound) for part, bound in pairs)
+
+    @cached_property
+    def analytic_bound(self) -> str:
+        """What sets the largest part of `analytic`: an engine, a memory or link, or ``waits`` of steps for others."""
+        shares: dict[str, float] = {}
+        for part in self.phases:
+            name, seconds = part.timeline.bound_by, part.timeline.bound_seconds or 0.0
+            shares[name] = shares.get(name, 0.0) + part.weight * seconds
+        return max(shares, key=shares.__getitem__, default="")
+
+    @cached_property
     def energy(self) -> float:
         """Joules: static power over the latency, and the dynamic energy of every kernel."""
         static = self.card.static_power if self.system is None else self.system.static_power
@@ -244,6 +262,8 @@ class Result:
             "latency_s": self.latency,
             "latency_low_s": low,
             "latency_high_s": high,
+            "analytic_s": self.analytic,
+            "analytic_bound": self.analytic_bound,
             "energy_j": self.energy,
             "tokens_per_s": self.tokens_per_second,
             "bandwidth_bytes_per_s": self.bandwidth,

@@ -68,6 +68,10 @@ def _print(result: Result) -> None:
     ]
     if result.interval is not None:
         facts.insert(1, ("90 % within", " to ".join(shown("seconds", bound) for bound in result.interval)))
+    if result.analytic is not None:
+        below = result.analytic / result.latency - 1 if result.latency else 0.0
+        found = f"{shown('seconds', result.analytic)} ({below:+.1%}), {result.analytic_bound}"
+        facts.append(("by formulas", found))
     facts.append(("bound by", result.bound))
     if result.mapper_options:
         facts.append(("mapper", result.mapper))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hwsim.device import Device
 from hwsim.engine import Span, Stretch, Timeline, Usage
+from hwsim.events.bound import lower_bound
 from hwsim.events.fast import run_fast
 from hwsim.events.outcome import Execution, Outcome
 from hwsim.events.steady import run_steady
@@ -24,6 +25,7 @@ def run_events(schedule: Schedule, device: Device, spans: bool) -> Timeline:
     engines = zip(table.engines, outcome.engine_busy, outcome.engine_waited, strict=True)
     resources = zip(table.resources, outcome.resource_busy, outcome.resource_waited, strict=True)
     moved = _moved(schedule, table)
+    bound = lower_bound(table)
     return Timeline(
         outcome.seconds,
         table.costs,
@@ -34,6 +36,8 @@ def run_events(schedule: Schedule, device: Device, spans: bool) -> Timeline:
             *(Usage(name, busy, 0.0, waited) for name, busy, waited in engines),
             *(Usage(name, busy, moved.get(name, 0.0), waited) for name, busy, waited in resources),
         ),
+        bound.seconds,
+        bound.by,
     )
 
 

@@ -35,6 +35,8 @@ FIGURE_COLUMNS = {
     "latency_s": "float64",
     "latency_low_s": "float64",
     "latency_high_s": "float64",
+    "analytic_s": "float64",
+    "analytic_bound": "string",
     "energy_j": "float64",
     "tokens_per_s": "float64",
     "bandwidth_bytes_per_s": "float64",
