@@ -45,9 +45,10 @@ class GraphEdit:
         self._before[place].append(self._op(place, kind, inputs, output, attrs))
         return output
 
-    def after(self, place: int, kind: Kind, inputs: Sequence[str], output: str, **attrs: Attribute) -> str:
-        """An op behind that in ``place``, and behind those put there already; returns its output."""
-        self._after[place].append(self._op(place, kind, inputs, output, attrs))
+    def after(self, place: int, kind: Kind, inputs: Sequence[str], output: str, *more: str, **attrs: Attribute) -> str:
+        """An op behind that in ``place``, and behind those put there already; returns its (first) output."""
+        op = self._op(place, kind, inputs, output, attrs)
+        self._after[place].append(replace(op, outputs=(output, *more)))
         return output
 
     def append(self, like: int, kind: Kind, inputs: Sequence[str], output: str, **attrs: Attribute) -> str:

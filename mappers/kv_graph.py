@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import ceil
 
 from hwsim.dtypes import dtype
-from hwsim.graph import Graph, Kind, Role
+from hwsim.graph import Attribute, Graph, Kind, Role
 from hwsim.mappers.graph_edit import GraphEdit
 from hwsim.mappers.kv_caches import Cache, find_caches, rows_axis
 from hwsim.mappers.kv_policy import (
@@ -50,12 +50,20 @@ def _notes(graph: Graph, caches: tuple[Cache, ...], options: KvOptions) -> Itera
 
 
 def _store(edit: GraphEdit, cache: Cache, options: KvOptions) -> None:
-    """Keys and values in the formats asked for, with the scales of integer formats."""
-    for storage, chosen in ((cache.keys, options.keys), (cache.values, options.values)):
-        if chosen == AS_THE_MODEL:
-            continue
+    """Keys and values in the formats asked for."""
+    for storage, chosen in _formats(edit, cache, options).items():
         for name in _views(edit.original, storage):
             edit.change(name, dtype=chosen)
+
+
+def _formats(edit: GraphEdit, cache: Cache, options: KvOptions) -> dict[str, str]:
+    """The formats of keys and values where these are not the model's; one storage of both counts as keys."""
+    asked = {cache.values: options.values, cache.keys: options.keys}
+    return {
+        storage: chosen
+        for storage, chosen in asked.items()
+        if chosen not in (AS_THE_MODEL, edit.original.tensors[storage].dtype)
+    }
 
 
 def _views(graph: Graph, storage: str) -> list[str]:
@@ -75,7 +83,9 @@ def _grow(edit: GraphEdit, cache: Cache, options: KvOptions) -> None:
     room, rows = capacity(cache.rows, options), kept(cache.rows, options)
     for storage in cache.storages:
         edit.change(storage, shape=_resized(edit, storage, cache.rows, room))
-    scales = _scales(edit, cache, room, options)
+    states = _scales(edit, cache, room, options)
+    _quantize(edit, cache, states, options)
+    scales = {storage: _rows_of(edit, name, rows, "kept") for storage, name in states.items()}
     joined = {name: _joined(edit, cache, name, rows, options) for name in cache.storages}
     for place in cache.readers:
         _attend(edit, cache, place, rows, scales, joined, options)
@@ -85,15 +95,43 @@ def _grow(edit: GraphEdit, cache: Cache, options: KvOptions) -> None:
     _keep_books(edit, cache, last, options)
 
 
-def _scales(edit: GraphEdit, cache: Cache, rows: int, options: KvOptions) -> list[str]:
-    """States with the scales and zeros of keys and values, rows of them for each token."""
-    made = []
-    for storage, chosen in ((cache.keys, options.keys), (cache.values, options.values)):
-        elements = edit.original.elements[storage] // cache.rows
-        scales = scale_elements(chosen, elements, options)
-        if scales and f"{storage}.scales" not in edit.tensors:
-            made.append(edit.tensor(f"{storage}.scales", (rows, scales), "fp16", Role.STATE))
+def _scales(edit: GraphEdit, cache: Cache, rows: int, options: KvOptions) -> dict[str, str]:
+    """By storage: states with the scales and zeros of keys and values, a row of them for each token."""
+    made = {}
+    for storage, chosen in _formats(edit, cache, options).items():
+        scales = scale_elements(chosen, edit.original.elements[storage] // cache.rows, options)
+        if scales:
+            made[storage] = edit.tensor(f"{storage}.scales", (rows, scales), "fp16", Role.STATE)
     return made
+
+
+def _rows_of(edit: GraphEdit, scales: str, rows: int, name: str) -> str:
+    """``rows`` rows of a state of scales, at most all."""
+    tensor = edit.tensors[scales]
+    shape = (min(rows, int(str(tensor.shape[0]))), tensor.shape[1])
+    return edit.tensor(f"{scales}.{name}", shape, tensor.dtype, Role.STATE, scales)
+
+
+def _quantize(edit: GraphEdit, cache: Cache, scales: dict[str, str], options: KvOptions) -> None:
+    """What is written to keys and values in another format is rounded on its way, and its scales are written."""
+    graph = edit.original
+    formats = _formats(edit, cache, options)
+    for place, op in enumerate(graph.ops):
+        storage = graph.storage(op.outputs[0]) if op.outputs and op.kind is not Kind.VIEW else ""
+        if storage not in formats:
+            continue
+        stored, count = op.outputs[0], graph.elements[op.outputs[0]]
+        new: tuple[str, ...] = ()
+        if storage in scales:
+            rows = count * cache.rows // graph.elements[storage]
+            new = (_rows_of(edit, scales[storage], rows, f"new.{place}"),)
+        attrs: dict[str, Attribute] = {"function": "quantize", "numel": count}
+        if op.kind is Kind.WRITE:
+            edit.replace(place, replace(op, kind=Kind.ELEMENTWISE, outputs=(stored, *new), attrs=attrs))
+            continue
+        wide = edit.tensor(f"{stored}.wide", edit.tensors[stored].shape, graph.tensors[stored].dtype)
+        edit.replace(place, replace(op, outputs=(wide, *op.outputs[1:])))
+        edit.after(place, Kind.ELEMENTWISE, (wide,), stored, *new, **attrs)
 
 
 def _view(edit: GraphEdit, cache: Cache, name: str, rows: int) -> str:
@@ -121,7 +159,7 @@ def _attend(
     cache: Cache,
     place: int,
     rows: int,
-    scales: list[str],
+    scales: dict[str, str],
     joined: dict[str, str],
     options: KvOptions,
 ) -> None:
@@ -130,24 +168,27 @@ def _attend(
     names = [_view(edit, cache, name, rows) for name in op.inputs[1:3]]
     attrs = {**op.attrs, "kv_len": rows}
     if options.framework_copies:
-        sources = [joined[edit.original.storage(name)] for name in op.inputs[1:3]]
         wide = edit.original.tensors[op.inputs[0]].dtype
-        names = [_spread(edit, place, source, view, wide) for source, view in zip(sources, names, strict=True)]
+        storages = [edit.original.storage(name) for name in op.inputs[1:3]]
+        packed = [(joined[storage], *([scales[storage]] if storage in scales else [])) for storage in storages]
+        names = [_spread(edit, place, sources, view, wide) for sources, view in zip(packed, names, strict=True)]
         attrs["kv_heads"] = op.size("heads")
-        scales = []
+        scales = {}
     elif {options.keys, options.values} != {AS_THE_MODEL}:
         attrs["cached_bytes"] = sum(dtype(edit.tensors[name].dtype).bytes_for(1) for name in names) / 2
-    edit.replace(place, replace(op, inputs=(op.inputs[0], *names, *op.inputs[3:], *scales), attrs=attrs))
+    edit.replace(place, replace(op, inputs=(op.inputs[0], *names, *op.inputs[3:], *scales.values()), attrs=attrs))
 
 
-def _spread(edit: GraphEdit, place: int, source: str, view: str, wide: str) -> str:
-    """``source`` in the format of the queries, its heads repeated for all of them: a tensor of its own each time."""
+def _spread(edit: GraphEdit, place: int, packed: tuple[str, ...], view: str, wide: str) -> str:
+    """Keys or values, and their scales if any, in the format of the queries, with heads repeated for all of these: a
+    tensor of its own each time."""
+    source = packed[0]
     op, name = edit.original.ops[place], f"{view}.{place}"
     shape = [int(str(size)) for size in edit.tensors[view].shape]
     if edit.tensors[view].dtype != wide:
         unpacked = edit.tensor(f"{name}.unpacked", shape, wide)
         count = _numel(edit, unpacked)
-        source = edit.before(place, Kind.ELEMENTWISE, (source,), unpacked, function="dequantize", numel=count)
+        source = edit.before(place, Kind.ELEMENTWISE, packed, unpacked, function="dequantize", numel=count)
     times = op.size("heads") // op.size("kv_heads")
     if times == 1:
         return source
@@ -195,7 +236,7 @@ def _keep_books(edit: GraphEdit, cache: Cache, place: int, options: KvOptions) -
 def _fill(edit: GraphEdit, cache: Cache, options: KvOptions) -> None:
     """A cache that a prompt fills: attention sees all of it, and what the policy keeps is gathered afterwards."""
     rows = after_prompt(cache.rows, options)
-    _scales_written(edit, cache, rows, options)
+    _quantize(edit, cache, _scales(edit, cache, rows, options), options)
     if rows == cache.rows:
         return
     if options.policy == "scissorhands":
@@ -211,11 +252,6 @@ def _fill(edit: GraphEdit, cache: Cache, options: KvOptions) -> None:
         tensor = edit.tensors[storage]
         stay = edit.tensor(f"{storage}.kept", _resized(edit, storage, cache.rows, rows), tensor.dtype, Role.STATE)
         _gather(edit, place, storage, chosen, stay, cache.batch * cache.heads * rows)
-
-
-def _scales_written(edit: GraphEdit, cache: Cache, rows: int, options: KvOptions) -> None:
-    for name in _scales(edit, cache, rows, options):
-        edit.after(cache.written, Kind.WRITE, (), name, numel=_numel(edit, name))
 
 
 def _choose(edit: GraphEdit, place: int, cache: Cache, lists: int, rows: int, stay: int, end: bool = False) -> str:

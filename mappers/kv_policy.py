@@ -76,7 +76,12 @@ def capacity(tokens: int, options: KvOptions) -> int:
 
 def after_prompt(tokens: int, options: KvOptions) -> int:
     """Tokens that a prompt of ``tokens`` leaves in the cache."""
-    return kept(tokens, options) if options.policy == "gate" else min(tokens, _bound(options, tokens))
+    match options.policy:
+        case "window" | "scissorhands":
+            return min(tokens, options.budget)
+        case "trim" if tokens > options.budget + options.buffer:
+            return options.budget
+    return kept(tokens, options)
 
 
 def interval(tokens: int, options: KvOptions) -> int:
@@ -91,10 +96,6 @@ def interval(tokens: int, options: KvOptions) -> int:
 def survivors(options: KvOptions) -> int:
     """Tokens that a compaction leaves."""
     return options.budget - options.dropped if options.policy == "scissorhands" else options.budget
-
-
-def _bound(options: KvOptions, tokens: int) -> int:
-    return tokens if options.policy == "full" else options.budget
 
 
 def scale_elements(name: str, elements: int, options: KvOptions) -> int:

@@ -19,7 +19,7 @@ from hwsim.mapper import Policy
 from hwsim.mappers.fused import Fused
 from hwsim.mappers.graph_edit import GraphEdit
 from hwsim.mappers.kv import Kv
-from hwsim.mappers.kv_policy import KvOptions, capacity, kept
+from hwsim.mappers.kv_policy import KvOptions, after_prompt, capacity, kept
 from hwsim.simulation import load_mapper
 from hwsim.testing import check_mapper, sample_graphs
 
@@ -130,6 +130,50 @@ def test_integers_have_scales_and_zeros(device):
     schedule = Kv(KvOptions(keys="int4", values="int4", group=64)).schedule(graph, device, Policy())
     elements = 2 * LAYERS * BATCH * KV_HEADS * HEAD_DIM * 8192
     assert schedule.footprint["state"] == pytest.approx(elements * (4 + 32 / 64) / 8)
+
+
+def vector_work(device, graph, **options):
+    schedule = Kv(KvOptions(**options)).schedule(graph, device, Policy())
+    return sum(n * k.work.vector_flops for k, n in zip(schedule.kernels, schedule.counts, strict=True))
+
+
+def test_what_a_step_appends_is_rounded_and_written_with_its_scales(device):
+    """4 bits for each element of the new token and 32 for each group of 64 instead of 16 for each element: a minimum,
+    a maximum and a rounding for each."""
+    graph = step()
+    new = 2 * LAYERS * BATCH * KV_HEADS * HEAD_DIM
+    ints = {"keys": "int4", "values": "int4", "group": 64}
+    saved = moved(device, graph, write=True) - moved(device, graph, write=True, **ints)
+    assert saved == pytest.approx(new * (16 - 4 - 32 / 64) / 8)
+    assert vector_work(device, graph, **ints) - vector_work(device, graph) == pytest.approx(3 * new)
+
+
+def test_a_prompt_is_rounded_as_it_is_stored(device):
+    graph = step("prefill", tokens=256)
+    new = 2 * LAYERS * BATCH * KV_HEADS * HEAD_DIM * 256
+    ints = {"keys": "int4", "values": "int4", "group": 64}
+    saved = moved(device, graph, write=True) - moved(device, graph, write=True, **ints)
+    assert saved == pytest.approx(new * (16 - 4 - 32 / 64) / 8)
+    assert vector_work(device, graph, **ints) - vector_work(device, graph) == pytest.approx(3 * new)
+
+
+def test_frameworks_unpack_with_scales(device):
+    """The scales of every cached element are read, whoever unpacks."""
+    graph = step()
+    reads = [
+        moved(device, graph, write=False, keys="int4", values="int4", group=group, framework_copies=True)
+        for group in (64, 128)
+    ]
+    elements = 2 * LAYERS * BATCH * KV_HEADS * HEAD_DIM * 8192
+    assert reads[0] - reads[1] == pytest.approx(elements * (32 / 64 - 32 / 128) / 8)
+
+
+@pytest.mark.parametrize("policy", ["window", "scissorhands", "trim"])
+@pytest.mark.parametrize("tokens", [100, 512, 600, 640])
+def test_a_step_goes_on_from_what_a_prompt_leaves(policy, tokens):
+    options = KvOptions(policy=policy, budget=512, buffer=128)
+    assert after_prompt(tokens, options) == kept(tokens, options) or policy == "scissorhands"
+    assert after_prompt(tokens, options) == capacity(tokens, options)
 
 
 @pytest.mark.parametrize("policy", ["window", "scissorhands", "trim", "gate"])
