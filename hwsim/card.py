@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, Field
 
@@ -31,6 +30,7 @@ from hwsim.figures import (
 from hwsim.figures import Figure as Figure
 from hwsim.figures import Mark as Mark
 from hwsim.units import parse
+from hwsim.whatif import changed as changed
 from hwsim.yamlfile import Marks, load_yaml, validate
 
 
@@ -220,7 +220,8 @@ def read_card(
     """Read a card file (or its text); ``units_of(family)`` gives the SI units of its parameters.
 
     ``changes`` are what-if figures by dotted path, such as ``{"memories.hbm.bandwidth": "6 TB/s"}``; they are marked
-    assumed. Raises `CardError` naming file, line and field of everything that is wrong.
+    assumed, and another count or clock of units scales what follows from it (`hwsim.whatif`). Raises `CardError` naming
+    file, line and field of everything that is wrong.
     """
     where = "<text>" if isinstance(source, str) else str(source)
     try:
@@ -246,42 +247,6 @@ class Places:
     def problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         line, column = self.marks.where(path)
         return Problem(message, self.file, line, column, ".".join(map(str, path)))
-
-
-def changed(data: dict[Any, Any], changes: Mapping[str, object]) -> dict[Any, Any]:
-    """A copy of the card's data with the figures at the given paths replaced; memories and links go by name."""
-    if not changes:
-        return data
-    data = deepcopy(data)
-    data["sources"] = {**data.get("sources", {}), "what-if": {"title": "changed by the user"}}
-    for path, value in changes.items():
-        *parents, last = path.split(".")
-        place: Any = data
-        for part in parents:
-            place = _child(place, part, path)
-        if not isinstance(place, dict):
-            raise CardError(Problem("no such figure in the card", path=path))
-        old = place.get(last)
-        figure = not isinstance(value, bool) and (isinstance(old, dict) or old is None)
-        place[last] = {"value": value, "mark": "assumed", "source": "what-if"} if figure else value
-    return data
-
-
-def _child(place: Any, part: str, path: str) -> Any:
-    named = (
-        {str(item.get("name")): item for item in place if isinstance(item, dict)} if isinstance(place, list) else place
-    )
-    if not isinstance(named, dict) or part not in named:
-        known = list(named) if isinstance(named, dict) else []
-        raise CardError(
-            Problem(
-                f"no '{part}' in the card",
-                path=path,
-                nearest=nearest_name(part, known),
-                expected=", ".join(known),
-            )
-        )
-    return named[part]
 
 
 def _parameters(file: CardFile, units_of: Callable[[str], Mapping[str, str]], places: Places) -> dict[str, Figure]:
