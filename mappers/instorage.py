@@ -11,6 +11,7 @@ values are read by whole pages.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import ClassVar
 
 from hwsim.device import Device
@@ -206,7 +207,7 @@ class _Steps:
         """Queries to the drives, attention of their heads there, results back; the next kernel waits for these."""
         scene, count = self._scene, len(self._scene.homes)
         asked, answered = _activations(kernel.work, False) / count, _activations(kernel.work, True) / count
-        before = (*kernel.waits, *((Wait(len(self.steps) - 1),) if self.steps else ()))
+        before = (*kernel.waits, *self._computed())
         results = []
         for home in scene.homes:
             engine = scene.engine(home)
@@ -216,6 +217,12 @@ class _Steps:
             back = Transfer("results of attention", answered, engine, self._main, Role.ACTIVATION, path=kernel.path)
             results.append(self._add(replace(back, waits=(there,)), number))
         self._pending = tuple(results)
+
+    def _computed(self) -> tuple[Wait, ...]:
+        """The last kernel of the GPU, behind which the cache may still be written."""
+        steps = range(len(self.steps) - 1, -1, -1)
+        done = (Wait(at) for at in steps if isinstance(step := self.steps[at], Kernel) and not step.device)
+        return tuple(islice(done, 1))
 
     def _read(self, kernel: Kernel, number: int) -> None:
         """The cache of a layer to the GPU, as early as a buffer is free; attention waits for all of it."""

@@ -11,7 +11,7 @@ from hwsim.capture import find_model
 from hwsim.engine import run
 from hwsim.errors import DoesNotFitError, InputError
 from hwsim.graph import Kind
-from hwsim.mapper import Kernel, Policy
+from hwsim.mapper import Kernel, Policy, Transfer
 from hwsim.mappers.fused import Fused
 from hwsim.mappers.instorage import InStorage, InStorageOptions
 from hwsim.precision import in_precision
@@ -126,6 +126,16 @@ def test_work_is_shared_and_conserved():
     there = [kernel for kernel in schedule.kernels if kernel.kind is Kind.ATTENTION]
     assert sorted(kernel.device for kernel in there) == ["storage0", "storage1"]
     assert schedule.peak["storage0.nand"] == schedule.peak["storage1.nand"] == pytest.approx(cached(1536) / 2)
+
+
+def test_queries_wait_for_what_the_gpu_computes_and_not_for_what_is_written_behind():
+    steps = plan(system("inst-csd", "inst-csd")).steps
+    queries = [step for step in steps if isinstance(step, Transfer) and step.name == "queries"]
+    assert {query.target.partition(".")[0] for query in queries} == {"storage0", "storage1"}
+    for query in queries:
+        awaited = [steps[wait.step] for wait in query.waits]
+        assert any(isinstance(step, Kernel) and not step.device for step in awaited)
+        assert not any(isinstance(step, Transfer) and step.background for step in awaited)
 
 
 def test_what_cannot_be_is_said(one):
