@@ -18,7 +18,7 @@ from hwsim.device import Device, Serving, Tags, estimate_run
 from hwsim.errors import InputError, UnknownNameError, lookup
 from hwsim.mapper import Flow, Kernel, Transfer
 from hwsim.placement import HOST
-from hwsim.serving import bounded, serve
+from hwsim.serving import bounded, scattered, serve
 from hwsim.work import Pattern
 
 
@@ -159,10 +159,9 @@ class System:
     def transfer(self, transfer: Transfer) -> Cost:
         """What ``transfer`` takes alone: the slowest of source, links and target, after the latency of all."""
         source, target = self.place(transfer.source), self.place(transfer.target)
-        pattern, granule = transfer.pattern, transfer.granule
-        reading = pattern if pattern is not Pattern.SCATTER else Pattern.STREAM
-        writing = pattern if pattern is not Pattern.GATHER else Pattern.STREAM
-        read = self._serve(source, Flow(source.memory.name, transfer.nbytes, False, reading, granule, transfer.role))
+        granule = transfer.granule
+        writing = transfer.pattern if transfer.pattern is not Pattern.GATHER else Pattern.STREAM
+        read = self._serve(source, _reading(transfer, source))
         write = self._serve(target, Flow(target.memory.name, transfer.nbytes, True, writing, granule, transfer.role))
         hops = self.path(source.node, target.node)
         latency = self.latency(transfer)
@@ -176,12 +175,17 @@ class System:
         return Cost(latency + flowing, joules, traffic, busy, bound if flowing >= latency else "latency")
 
     def latency(self, transfer: Transfer) -> float:
-        """Seconds before the first byte arrives: the source's and those of all links."""
+        """Seconds before the first byte arrives: the source's, with the wait of runs in its queues, and all links'."""
         source, target = self.place(transfer.source), self.place(transfer.target)
-        return source.memory.latency + sum(hop.latency for hop in self.path(source.node, target.node))
+        pace = scattered(source.memory, _reading(transfer, source))
+        waited = source.memory.latency + (pace.wait if pace else 0.0)
+        return waited + sum(hop.latency for hop in self.path(source.node, target.node))
 
     def path(self, source: str, target: str) -> tuple[Hop, ...]:
-        """The links from one device or switch to another: fewest hops, of these the widest."""
+        """The links from one device or switch to another: fewest hops, of these the widest.
+
+        Between the ends lie switches, CPUs and the host only: no other device passes on what is not its own.
+        """
         key = (source, target)
         if key not in self._paths:
             self._paths[key] = self._search(source, target)
@@ -203,6 +207,8 @@ class System:
         while reached and target not in best:
             found: dict[str, tuple[Hop, ...]] = {}
             for node in reached:
+                if node != source and not self._forwards(node):
+                    continue
                 for end, hop in self._neighbours[node].items():
                     path = (*best[node], hop)
                     if end not in best and (end not in found or _width(path) > _width(found[end])):
@@ -210,8 +216,15 @@ class System:
             best |= found
             reached = list(found)
         if target not in best:
-            raise InputError(f"system '{self.name}' has no path from '{source}' to '{target}': no link joins them")
+            raise InputError(
+                f"system '{self.name}' has no path from '{source}' to '{target}': no link joins them, directly or "
+                "through switches, a cpu or the host, and other devices do not pass on what is not theirs"
+            )
         return best[target]
+
+    def _forwards(self, node: str) -> bool:
+        """Whether bytes pass through a node on their way: switches and the host are no devices, CPUs are."""
+        return node not in self.devices or node == "cpu" or self.devices[node].card.family == "cpu"
 
     def _serve(self, place: Place, flow: Flow) -> Served:
         device = self.devices.get(place.node)
@@ -231,6 +244,12 @@ class Served:
     busy_seconds: float
     nbytes: float
     joules: float
+
+
+def _reading(transfer: Transfer, source: Place) -> Flow:
+    """How the source of a transfer is read."""
+    pattern = transfer.pattern if transfer.pattern is not Pattern.SCATTER else Pattern.STREAM
+    return Flow(source.memory.name, transfer.nbytes, False, pattern, transfer.granule, transfer.role)
 
 
 def system_of(device: Device) -> System:
