@@ -171,10 +171,13 @@ class _Reader:
     def _link_figures(
         self, place: tuple[str | int, ...], link: LinkFile, devices: Mapping[str, Device]
     ) -> Iterator[Problem]:
-        if link.card is not None and _own_link(link.card, devices) is None:
+        found = _own_link(link.card, devices) if link.card is not None else None
+        if link.card is not None and found is None:
             known = [f"{name}.{own.name}" for name, device in devices.items() for own in device.card.links]
             spot = self._problem((*place, "card"), f"no device has a link '{link.card}'")
             yield replace(spot, nearest=nearest_name(link.card, known), expected=", ".join(known))
+        if found is not None and link.latency is None and "latency" not in card_figures(*found):
+            yield self._problem((*place, "card"), f"the card has no latency of '{link.card}': the link needs its own")
         missing = [what for what in ("bandwidth", "latency", "energy") if getattr(link, what) is None]
         if link.card is None and missing:
             yield self._problem(place, f"a link needs {', '.join(missing)}, or the card that has it (card: gpu.pcie)")
@@ -237,7 +240,7 @@ def _wire(link: LinkFile, figures: Mapping[str, Figure]) -> Wire:
         (link.between[0], link.between[1]),
         value["bandwidth"],
         value.get("back", value["bandwidth"]),
-        value.get("latency", 0.0),
+        value["latency"],
         value.get("energy"),
         link.half_duplex,
         link.card or "",

@@ -25,13 +25,15 @@ links:
   - {name: gpu port, between: [gpu, switch], card: gpu.pcie}
   - {name: drive port, between: [drive, switch], card: drive.pcie, back: {value: 2 GB/s, mark: assumed, source: made}}
 """
+AT_ONCE = "{value: 0 s, mark: assumed, source: made}"
 BW, E = "{value: 20 GB/s, mark: assumed, source: made}", "{value: 1 pJ/bit, mark: assumed, source: made}"
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """A system file beside the toy card, with texts replaced."""
-    (tmp_path / "toy.yaml").write_text(TOY_CARD)
+    """A system file beside the toy card, whose link gets a latency, and the same without; with texts replaced."""
+    (tmp_path / "toy.yaml").write_text(TOY_CARD.replace("    to: host\n", f"    to: host\n    latency: {AT_ONCE}\n"))
+    (tmp_path / "unknown.yaml").write_text(TOY_CARD)
 
     def write(*changes: tuple[str, str]) -> Path:
         text = HEAD
@@ -101,6 +103,26 @@ def test_the_shortest_path_wins_then_the_widest():
         System(Topology("net", {}, made), {"a": _Bare(), "z": _Bare()}).path("a", "z")
 
 
+@pytest.mark.parametrize(("between", "passes"), [("cpu", True), ("switch", True), ("host", True), ("drive", False)])
+def test_only_switches_cpus_and_the_host_pass_on_what_is_not_theirs(tmp_path, between, passes):
+    """A wide way through a device is none; the long way round is taken, and without one both ends are named."""
+    toy = toy_device(tmp_path)
+    devices = {"a": toy, "b": toy, **({between: toy} if between in ("cpu", "drive") else {})}
+    through = Wire("in", ("a", between), 9, 9), Wire("out", (between, "b"), 9, 9)
+    around = tuple(Wire(f"{n}", (f"s{n}" if n else "a", f"s{n + 1}" if n < 3 else "b"), 1, 1) for n in range(4))
+
+    def path(*wires):
+        cards = {name: device.card for name, device in devices.items()}
+        return System(Topology("net", cards, wires), devices).path("a", "b")
+
+    assert len(path(*through, *around)) == (2 if passes else 4)
+    if passes:
+        assert [hop.resource for hop in path(*through)] == [f"in to {between}", "out to b"]
+    else:
+        with pytest.raises(InputError, match="no path from 'a' to 'b'"):
+            path(*through)
+
+
 class _Bare:
     card = None
 
@@ -131,6 +153,7 @@ MISTAKES = [
     (("BW", "{value: 1 GB, mark: assumed, source: made}"), "7:51: links.0.bandwidth: unknown unit 'GB'", ""),
     (("BW", "{value: 1 GB/s, mark: assumed, source: mad}"), "source 'mad' is not among", "'made'?"),
     ((", latency: {value: 1 us, mark: assumed, source: made}, energy: E", ""), "a link needs latency, energy", ""),
+    (("gpu: toy.yaml", "gpu: unknown.yaml"), "8:52: links.1.card: the card has no latency of 'gpu.pcie'", ""),
     (("gpu: toy.yaml", "gpu: nvidia-h20"), "4:16: devices.gpu: unknown device 'nvidia-h20'", ""),
     (("gpu: toy.yaml", "host: toy.yaml"), "4:17: devices.host: a device is not called 'host'", ""),
     (("switches: [switch]", "switches: [switch, cpu]"), "5:20: switches.1: 'cpu' is there already", ""),
