@@ -13,14 +13,18 @@ from hwsim.devices.attention import needed_work
 from hwsim.devices.collective import exchange
 from hwsim.devices.rates import Rates
 from hwsim.devices.traffic import Ports, demands
-from hwsim.mapper import Kernel
+from hwsim.mapper import Flow, Kernel
+from hwsim.serving import scattered
+from hwsim.work import Pattern
 
 
 class Roofline:
     """A device whose units and memories all work at their peak and overlap perfectly.
 
     seconds = max(matmul FLOP / rate, vector FLOP / rate, special / rate, bytes / bandwidth of each memory and link)
-    (Williams et al., Roofline, CACM 2009); joules = J/FLOP and J/B of the card, at most its limit less its idle power.
+    (Williams et al., Roofline, CACM 2009), where gathers and scatters have the bandwidth that the DRAM which a card
+    names behind its memory gives for runs of their length; joules = J/FLOP and J/B of the card, at most its limit less
+    its idle power.
     """
 
     parameters: ClassVar[Mapping[str, str]] = {}
@@ -48,6 +52,15 @@ class Roofline:
         """A roofline has no host."""
         return 0.0
 
+    def _lost(self, flow: Flow) -> float:
+        """Seconds that a gather or scatter takes beyond those of a stream of its bytes."""
+        memory = self._ports.memories.get(flow.memory)
+        if memory is None or flow.pattern not in (Pattern.GATHER, Pattern.SCATTER):
+            return 0.0
+        pace = scattered(memory, flow)
+        full = memory.write_bandwidth if flow.write else memory.bandwidth
+        return 0.0 if pace is None else flow.nbytes / pace.bandwidth - flow.nbytes / full
+
     def _compute(self, kernel: Kernel) -> tuple[dict[str, float], float]:
         """Busy seconds by unit, and joules."""
         work = needed_work(kernel)
@@ -71,6 +84,8 @@ class Roofline:
         for memory, demand in demands(kernel.flows).items():
             busy[self._ports.resource(memory)] = self._ports.seconds(memory, demand)
             joules += self._ports.joules(memory, demand)
+        for flow in kernel.flows:
+            busy[self._ports.resource(flow.memory)] += self._lost(flow)
         sent = exchange(self.card, kernel)
         if sent is not None:
             busy[sent.link.name] = busy.get(sent.link.name, 0.0) + sent.seconds

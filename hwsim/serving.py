@@ -1,20 +1,25 @@
-"""What a memory takes to read or write bytes for somebody outside, from its figures alone."""
+"""What a memory takes to read or write bytes for somebody outside: from its figures, and of runs of bytes that lie
+anywhere from the DRAM behind it, where its card names one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from math import ceil, isfinite
+from typing import Protocol, cast
 
 from hwsim.card import Memory
 from hwsim.cost import Cost
 from hwsim.errors import CardError
 from hwsim.mapper import Flow
+from hwsim.registry import load_plugin
 from hwsim.work import Pattern
 
 ON_CHIP = ("cache", "scratchpad")
 
 
 def serve(memory: Memory, flow: Flow, power: float) -> Cost:
-    """The bytes of ``flow`` in whole grains at full bandwidth; latency not included.
+    """The bytes of ``flow`` in whole grains at full bandwidth, or what its DRAM gives; latency not included.
 
     An energy that the card lacks is bounded by ``power`` (watts) at full bandwidth; raises `CardError` where that is
     unlimited too, but for memories on a chip, which may leave theirs to the arithmetic.
@@ -24,9 +29,36 @@ def serve(memory: Memory, flow: Flow, power: float) -> Cost:
     energy = memory.write_energy if flow.write else memory.read_energy
     if energy is None and memory.kind in ON_CHIP:
         energy = 0.0
-    seconds = nbytes / bandwidth
+    pace = scattered(memory, flow)
+    seconds = nbytes / bandwidth if pace is None else max(nbytes / bandwidth, flow.nbytes / pace.bandwidth)
     joules = nbytes * bounded(energy, power, bandwidth, f"memory '{memory.name}'")
     return Cost(seconds, joules, {memory.name: nbytes}, {memory.name: seconds}, memory.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """B/s of the bytes asked for, and seconds that a read waits in the memory's queues when they are full."""
+
+    bandwidth: float
+    wait: float
+
+
+def scattered(memory: Memory, flow: Flow) -> Pace | None:
+    """How the DRAM behind a memory serves runs of bytes; None for streams and where the card names no DRAM."""
+    if memory.chips is None or flow.pattern is Pattern.STREAM or not flow.granule:
+        return None
+    return Pace(*_drams().behind(memory, flow.granule, flow.write))
+
+
+class _Drams(Protocol):
+    """What the room of devices knows of DRAM."""
+
+    def behind(self, memory: Memory, granule: float, write: bool) -> tuple[float, float]: ...
+
+
+@cache
+def _drams() -> _Drams:
+    return cast("_Drams", load_plugin("hwsim.harnesses", "dram"))
 
 
 def bounded(energy: float | None, power: float, bandwidth: float, what: str) -> float:

@@ -1,4 +1,4 @@
-"""What `hwsim dram` asks for, as plain data."""
+"""What `hwsim dram` and the memories of devices ask for, as plain data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hwsim.devices.dram.card import dram_names, load_dram
+from hwsim.devices.dram.effective import behind as behind
 from hwsim.devices.dram.engine import COMMANDS
 from hwsim.devices.dram.simulate import Answer, Question, simulate
 

@@ -21,6 +21,10 @@ from hwsim.devices.dram.mapping import address_map
 from hwsim.devices.dram.simulate import Question, simulate
 from hwsim.errors import CardError, InputError, UnknownNameError
 from hwsim.figures import MARKS
+from hwsim.graph import Kind
+from hwsim.mapper import Flow, Kernel, Transfer
+from hwsim.system import system_of
+from hwsim.work import Pattern, Work
 
 TOY = """
 dram: toy
@@ -242,8 +246,50 @@ def test_a_device_names_the_dram_behind_its_memory() -> None:
     memory = load_device("amd-epyc-7742").card.main
     assert memory.chips is not None and memory.chips.preset == "ddr4-3200" and memory.chips.stacks == 8
     found = of_memory(memory, Access("stream"))
-    assert found is not None and 0.9 * memory.bandwidth < found.bandwidth < memory.bandwidth
-    assert of_memory(load_device("sn40l").card.main, Access()) is None
+    assert found is not None and found.bandwidth == memory.bandwidth and 0.9 < found.fraction < 1
+    assert of_memory(load_device("nvidia-t4").card.main, Access()) is None
+
+
+def test_writes_alone_have_no_latency_of_reads() -> None:
+    assert effective("ddr4-3200", Access("random", read_share=0.0)).loaded_latency is None
+
+
+def test_another_engine_does_not_remember(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hwsim.devices.dram import effective as module
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for sources in ("one", "other"):
+        monkeypatch.setattr(module, "_known", {})
+        monkeypatch.setattr(module, "_sources", lambda sources=sources: sources)
+        effective("ddr4-2400", Access("stride", 64, stride=128))
+    assert len(list((tmp_path / "hwsim" / "dram").glob("*.json"))) == 2
+
+
+def test_scattered_transfers_have_the_bandwidth_of_their_memory() -> None:
+    """64 B runs of DDR4: at most four activations in tFAW, 34 of 3200 MT/s clocks, of 4 clocks each on the bus."""
+    system = system_of(load_device("sn40l"))
+    memory = system.place("ddr").memory
+
+    def rate(pattern: Pattern, granule: float) -> float:
+        return 1e9 / system.transfer(Transfer("t", 1e9, "ddr", "hbm", pattern=pattern, granule=granule)).busy["ddr"]
+
+    assert rate(Pattern.STREAM, 0.0) == pytest.approx(memory.bandwidth)
+    assert rate(Pattern.GATHER, 64) < 0.5 * memory.bandwidth < rate(Pattern.GATHER, 4096) < memory.bandwidth * 1.0001
+    assert rate(Pattern.GATHER, 16) == pytest.approx(rate(Pattern.GATHER, 64) / 4)
+    stream, gather = (
+        system.latency(Transfer("t", 1e9, "ddr", "hbm", pattern=pattern, granule=64))
+        for pattern in (Pattern.STREAM, Pattern.GATHER)
+    )
+    assert stream + 50e-9 < gather < stream + 500e-9
+
+
+def test_gathers_of_the_roofline_are_slower_than_streams() -> None:
+    device = load_device("sn40l")
+    stream, gather = (
+        device.estimate(Kernel("k", Kind.GATHER, {}, Work(), (Flow("ddr", 1e9, False, pattern, 64),))).seconds
+        for pattern in (Pattern.STREAM, Pattern.GATHER)
+    )
+    assert gather > 2 * stream
 
 
 def test_a_device_that_names_no_such_dram_says_so() -> None:
