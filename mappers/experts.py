@@ -79,11 +79,8 @@ class Experts:
         placed = _place(plan, device, policy, self.options.source)
         route = _route(system_of(device), self.options)
         steps = _Steps(plan, placed.placement, route, base.launch, self.options).all()
-        resident = sum(drawn.use.resident.values()) + plan.buffer
-        alive = [resident + drawn.alive[number] for number in plan.order]
-        footprint = {**drawn.use.resident, "activation": drawn.use.peak_activations}
-        in_use = _per_step(steps, alive)
-        return Schedule(steps, (), placed.placement, placed.peak, footprint, in_use, placed.notes)
+        in_use = _per_step(steps, drawn.in_use(plan.order, plan.buffer))
+        return Schedule(steps, (), placed.placement, placed.peak, drawn.footprint, in_use, placed.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +143,7 @@ def _route(system: System, options: ExpertsOptions) -> tuple[str, ...]:
     return (options.source, *filter(None, over), main, *([main] if options.staged else []))
 
 
-def _per_step(steps: tuple[Step, ...], alive: list[float]) -> tuple[float, ...]:
+def _per_step(steps: tuple[Step, ...], alive: tuple[float, ...]) -> tuple[float, ...]:
     """The memory in use during each step: of a transfer, that of the kernel which comes next."""
     numbers = iter(alive)
     found: list[float] = []

@@ -87,11 +87,9 @@ class Flash:
             capacity = system.place(name).memory.capacity
             if used > capacity * (1 + 1e-12):
                 raise DoesNotFitError(graph.name, used, capacity, name)
-        resident = sum(drawn.use.resident.values()) - layers.absent + layers.predictors
         notes = (f"{format_quantity(layers.nbytes, 'B')} in {drive}, of these {layers.kept:.3g} in {home}",)
-        footprint = {**drawn.use.resident, "activation": drawn.use.peak_activations}
-        in_use = tuple([resident + drawn.alive[number] for number in numbers])
-        return Schedule(steps, repeats, Placement(home), peak, footprint, in_use, notes)
+        in_use = drawn.in_use(numbers, layers.predictors - layers.absent)
+        return Schedule(steps, repeats, Placement(home), peak, drawn.footprint, in_use, notes)
 
 
 def _drive(system: System, name: str) -> str:

@@ -88,14 +88,13 @@ class InStorage:
         share = {name: stored / len(homes) for name in homes}
         placed = place_rest(drawn, set(kept), share, _buffer(graph, caches, self.options), device, policy)
         steps = _Steps(_Scene(drawn, placed.placement, system, homes, self.options, base.launch), caches, groups)
-        resident = sum(drawn.use.resident.values())
         return Schedule(
             tuple(steps.steps),
             steps.repeats,
             placed.placement,
             placed.peak,
-            {**drawn.use.resident, "activation": drawn.use.peak_activations},
-            tuple([resident + drawn.alive[number] for number in steps.kernel_of]),
+            drawn.footprint,
+            drawn.in_use(steps.kernel_of),
             placed.notes,
             steady=self.options.attention == "gpu" and not any(cache.filled for cache in caches),
         )

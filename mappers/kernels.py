@@ -6,7 +6,7 @@ the work of its ops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -62,6 +62,16 @@ class Draft:
         main = self.mains[number]
         return Kernel(self.labels[number], main.kind, self.attrs[number], self.works[number], flows, main.path, launch)
 
+    @property
+    def footprint(self) -> dict[str, float]:
+        """Resident bytes by role, and those of activations at their most."""
+        return {**self.use.resident, "activation": self.use.peak_activations}
+
+    def in_use(self, numbers: Iterable[int], more: float = 0.0) -> tuple[float, ...]:
+        """The bytes in use while each of the kernels ``numbers`` runs, with ``more`` than the graph has."""
+        resident = sum(self.use.resident.values()) + more
+        return tuple([resident + self.alive[number] for number in numbers])
+
 
 def draft(graph: Graph, groups: Sequence[Group]) -> Draft:
     """One kernel per group; ``graph`` is folded and no group crosses the edge of a repetition."""
@@ -87,14 +97,13 @@ def schedule_groups(graph: Graph, groups: Sequence[Group], device: Device, polic
     use = drawn.use
     placed = place(graph, zip(drawn.works, drawn.counts, strict=True), device.card, use, policy)
     flows_of = placed.placement.flows
-    resident = sum(use.resident.values())
     return Schedule(
         tuple([drawn.kernel(number, flows_of(work), launch) for number, work in enumerate(drawn.works)]),
         drawn.repeats,
         placed.placement,
         placed.peak,
-        {**use.resident, "activation": use.peak_activations},
-        tuple([resident + alive for alive in drawn.alive]),
+        drawn.footprint,
+        drawn.in_use(range(len(groups))),
         placed.notes,
     )
 

@@ -112,14 +112,13 @@ class Offload:
                 raise DoesNotFitError(
                     what, used, capacity, name, "give other levels a share, as weights=[50 %, 50 %, 0]"
                 )
-        resident = sum(drawn.use.resident.values())
         return Schedule(
             tuple(program.steps),
             tuple(program.repeats),
             route.placement,
             peak,
             levels.footprint(drawn),
-            tuple([resident + drawn.alive[number] for number in program.numbers]),
+            drawn.in_use(program.numbers),
             tuple(
                 f"{format_quantity(used, 'B')} in {name}" for name, used in peak.items() if name != route.home and used
             ),

@@ -166,15 +166,13 @@ def _named(placing: Placing, shares: FloatArray, home: str) -> Iterator[tuple[st
 
 
 def _schedule(drawn: Draft, program: Program, route: Route, used: Mapping[str, float]) -> Schedule:
-    use = drawn.use
-    resident = sum(use.resident.values())
     return Schedule(
         tuple(program.steps),
         tuple(program.repeats),
         route.placement,
         used,
-        {**use.resident, "activation": use.peak_activations},
-        tuple([resident + drawn.alive[number] for number in program.numbers]),
+        drawn.footprint,
+        drawn.in_use(program.numbers),
         tuple(_notes(used, route.home)),
         bool(program.transfers) and is_step(drawn.graph),
     )
