@@ -69,7 +69,7 @@ def calibrate(
         progress(f"{quantity}: {len(told)} constants from {sum(len(s.measured) for s in samples)} values")
         values |= fit(samples, told, start) if told else {}
     values |= _host(_with(device, values), shares)
-    return _described(device, shares, values)
+    return _described(device, shares, values, base)
 
 
 def _with(device: Calibratable, values: Mapping[str, Fitted]) -> Calibratable:
@@ -131,20 +131,22 @@ def _overhead(device: Calibratable, row: Measurement) -> float | None:
     return constant.high * row.seconds_warm / slow.latency  # at the upper bound the host sets the time alone
 
 
-def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted]) -> Calibration:
+def _described(
+    device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted], base: Calibration | None
+) -> Calibration:
     """The calibration with its spreads: bounds from seen rows, errors of the unseen ones."""
     fitted = _with(device, values)
     bounds = _gathered(
-        list(_cross_fitted(device, shares, values))
+        list(_cross_fitted(device, shares, values, base))
         + [found for share in shares for found in _model_ratios(fitted, share.seen)]
     )
     errors = _gathered([found for share in shares for found in _ratios(fitted, share.unseen)])
     spreads: dict[str, dict[str, SpreadFile]] = {}
     for (family, state), ratios in bounds.items():
         unseen = errors.get((family, state), np.empty(0))
-        if len(ratios) >= FEW_ROWS and len(unseen):
+        if len(ratios) >= FEW_ROWS:
             low, high = spread_bounds(ratios)
-            mape = float(np.mean(np.abs(1 / unseen - 1)))
+            mape = float(np.mean(np.abs(1 / unseen - 1))) if len(unseen) else None
             spread = SpreadFile(rows=len(unseen), low=low, high=high, mape=mape)
             spreads.setdefault(family, {})[state] = spread
     return Calibration(
@@ -153,7 +155,7 @@ def _described(device: Calibratable, shares: Sequence[Share], values: Mapping[st
         family=device.card.family,
         generation=device.card.generation,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        sources=[_source(share) for share in shares],
+        sources=[_source(share, _is_fitted(HOST, values)) for share in shares],
         constants={name: values[name] for name in device.constants if name in values},
         spreads=spreads,
     )
@@ -186,10 +188,15 @@ def _gathered(found: Iterable[Ratios]) -> dict[tuple[str, str], Array]:
     return {key: np.concatenate(parts) for key, parts in gathered.items()}
 
 
-def _cross_fitted(device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted]) -> Iterator[Ratios]:
-    """The ratios of seen rows, each predicted with constants that were fitted to the rows of the other fold."""
+def _cross_fitted(
+    device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted], base: Calibration | None
+) -> Iterator[Ratios]:
+    """The ratios of seen rows, each predicted with constants that were fitted to the rows of the other fold.
+
+    Fits start where that of all rows did, not from its outcome, which knows the rows that are held out.
+    """
     names = [name for name in values if not (device.constants[name].energy or device.constants[name].fixed)]
-    start = {**_start(device), **{name: known.value for name, known in values.items()}}
+    start = {**_start(device), **{name: known.value for name, known in _inherited(base).items()}}
     for fold in range(FOLDS):
         split = [split_rows(share.seen.rows, FOLDS * share.parts, fold * share.parts) for share in shares]
         samples = _samples(device, (one for _, rows in split for one in measured_kernels(rows, device)), "seconds")
@@ -217,14 +224,19 @@ def _model_ratios(device: Calibratable, file: Measurements) -> Iterator[Ratios]:
             yield END_TO_END, str(row.spec.get("mode", "graph")), np.array([row.seconds_warm / result.latency])
 
 
-def _source(share: Share) -> SourceRows:
-    kernels = [row for row in share.file.rows if row.op != MODEL]
-    fitted = [row for row in share.seen.rows if row.op != MODEL]
+def _is_fitted(name: str, values: Mapping[str, Fitted]) -> bool:
+    return name in values and not values[name].taken_from
+
+
+def _source(share: Share, host: bool) -> SourceRows:
+    """What is used of a file: seen kernels, and seen models run operator by operator where they tell the ``host``'s
+    time."""
+    fitted = [row for row in share.seen.rows if row.op != MODEL or (host and row.spec.get("mode") == EAGER)]
     wanted = ("device", "versions", "driver", "date", "source")
     made_with = [line for line in share.file.header if line.startswith(wanted)]
     return SourceRows(
         measurements=share.file.name,
-        rows=len(kernels),
+        rows=len(share.file.rows),
         fitted=len(fitted),
         parts=share.parts,
         made_with=list(dict.fromkeys(made_with)),

@@ -1,8 +1,8 @@
 """Calibrations: constants of a device fitted to measurements, kept apart from its card in devices/calibrations/.
 
 A file says which rows were fitted, gives every constant with its 90 % confidence interval, and the spread of measured
-over predicted, cross-validated on these rows, which becomes the interval of every estimate. A card without a file of its
-own takes one of its generation.
+over predicted, cross-validated on these rows, which becomes the interval of every estimate. A card without a file of
+its own takes one of its generation.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class _Strict(BaseModel):
 
 
 class SourceRows(_Strict):
-    """A measurement file: how many kernels it has, how many were fitted (one of ``parts`` shares, by a hash of their
-    shapes), and what its header says of the machine."""
+    """A measurement file: how many kernels and models it has, how many of them constants were fitted to (among one of
+    ``parts`` shares, by a hash of their shapes), and what its header says of the machine."""
 
     measurements: str
     rows: int
@@ -67,12 +67,12 @@ class Fitted(_Strict):
 
 class SpreadFile(_Strict):
     """Measured over predicted: the bounds of 90 % of rows, from fitted ones that a fit of the others predicts, and the
-    mean absolute error on ``rows`` unseen ones."""
+    mean absolute error on ``rows`` unseen ones, where there are any."""
 
     rows: int
     low: float = Field(gt=0)
     high: float = Field(gt=0)
-    mape: float
+    mape: float | None = None
 
 
 class Calibration(_Strict):

@@ -13,9 +13,10 @@ from hwsim.calibration import calibrated, find_calibration, read_calibration, wr
 from hwsim.cli import main
 from hwsim.device import Replay, card_names, estimate_all, load_device
 from hwsim.errors import CardError, InputError
+from hwsim.fitting import fit
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Launch
-from hwsim.measurements import read_measurements
+from hwsim.measurements import Measurements, read_measurements
 from hwsim.registry import data_files
 
 SIZES = np.unique(np.geomspace(2e4, 5e8, 120).astype(int))
@@ -50,6 +51,43 @@ def test_known_constants_come_back(tmp_path):
     spread = found.spreads["elementwise"]["cold"]
     assert 0.9 < spread.low < 1 < spread.high < 1.1
     assert spread.mape < 0.03
+
+
+def test_there_are_intervals_where_all_rows_are_fitted(tmp_path):
+    """No row is left to tell an error, but folds of the fitted ones tell the spread; the file keeps it."""
+    found = calibrate(card(), [Share(made_up_rows(tmp_path / "rows.csv", 0.03), 1)], progress=lambda line: None)
+    spread = found.spreads["elementwise"]["warm"]
+    assert 0.9 < spread.low < 1 < spread.high < 1.1
+    assert (spread.rows, spread.mape) == (0, None)
+    write_calibration(found, tmp_path / "c.yaml")
+    assert read_calibration(tmp_path / "c.yaml").spreads["elementwise"]["warm"].mape is None
+    assert calibrated(card().card, found).calibration.spread("elementwise", "warm").low == spread.low
+
+
+def test_folds_do_not_start_from_a_fit_that_knows_them(tmp_path, monkeypatch):
+    starts = []
+
+    def spied(samples, names, start):
+        starts.append(start["main_share"])
+        return fit(samples, names, start)
+
+    monkeypatch.setattr("hwsim.calibrating.fit", spied)
+    calibrate(card(), [Share(made_up_rows(tmp_path / "rows.csv", 0.03), 2)], progress=lambda line: None)
+    assert starts == [card().constants["main_share"].neutral] * 3  # all rows, then each fold
+
+
+def test_models_that_tell_the_host_are_counted(tmp_path):
+    """Of a file, its seen models run operator by operator; of those in graphs no constant is fitted."""
+    file, wanted = read_measurements("nvidia-h200-models"), {"model": "llama-3.2-1b", "batch": 1, "prompt": 128}
+    rows = [row for row in file.rows if wanted.items() <= row.spec.items()]
+    shares = [
+        Share(made_up_rows(tmp_path / "rows.csv", 0.03), 2),
+        Share(Measurements("models", (), tuple(rows)), 1),
+    ]
+    kernels, models = calibrate(card(), shares, progress=lambda line: None).sources
+    assert (kernels.rows, kernels.fitted) == (len(SIZES), len(shares[0].seen.rows))
+    assert (models.rows, models.fitted) == (len(rows), sum(row.spec["mode"] == "eager" for row in rows))
+    assert models.fitted > 0
 
 
 @pytest.mark.parametrize("count", [12, 19, 60])

@@ -60,8 +60,12 @@ def calibrate(
     ]
     print_table(rows, ("constant", "value", "90 % interval", "unit", "taken from"), f"{target.card.name}: constants")
     spread = [
-        (family, state, known.rows, f"{known.mape:.1%}", f"{known.low:.2f} to {known.high:.2f}")
+        (family, state, known.rows, _percent(known.mape), f"{known.low:.2f} to {known.high:.2f}")
         for family, states in found.spreads.items()
         for state, known in states.items()
     ]
     print_table(spread, ("family", "cache", "unseen rows", "MAPE", "measured / predicted"), "on rows not fitted")
+
+
+def _percent(error: float | None) -> str:
+    return "" if error is None else f"{error:.1%}"
