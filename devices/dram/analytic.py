@@ -9,7 +9,8 @@ Clocks per burst, of all channels together, are at least
     commands     clocks on the command bus
     queue        the wait of a request for its activation, over the places of the queue
 
-and the slowest of them sets the pace. Of B banks, Q random requests keep B (1 - (1 - 1/B)^Q) busy. Of every tREFI a
+and the slowest of them sets the pace. Banks and queue are estimates of the mean, which a scheduler may beat; the others
+are limits. Of B banks, Q random requests keep B (1 - (1 - 1/B)^Q) busy. Of every tREFI a
 refresh takes tRFC and the time to close and open rows. Writes are drained in batches, each of which turns the bus
 around twice. Reads in flight bound the rate by Little's law: in flight / latency.
 """

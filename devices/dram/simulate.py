@@ -110,8 +110,9 @@ def checked(card: Dram, question: Question) -> ControllerFile:
         found = error.errors(include_url=False)
         raise InputError(*(Problem(one["msg"], path=".".join(map(str, one["loc"]))) for one in found)) from None
     address_map(controller.mapping, field_sizes(card, 1))  # says what is wrong with it
-    size = card.burst_bytes if question.size is None else question.size
-    bursts = max(-(-size // card.burst_bytes), 1)
+    burst = card.burst_bytes
+    size = burst if question.size is None else question.size
+    bursts = max(-(-size // burst), 1)
     most = card.organization["channels"]
     needed = {"all-bank": ("tRFC", "tREFI"), "per-bank": ("tRFCpb", "tREFIpb"), "none": ()}[controller.refresh]
     missing = [name for name in needed if not card.clocks[name]]
@@ -119,13 +120,15 @@ def checked(card: Dram, question: Question) -> ControllerFile:
         (question.pattern not in PATTERNS, "pattern", f"one of {', '.join(PATTERNS)}", question.pattern),
         (not 1 <= question.channels <= min(most, MAX_CHANNELS), "channels", f"from 1 to {min(most, MAX_CHANNELS)}",
          question.channels),
-        (not 1 <= size <= MAX_SIZE, "size", f"from 1 byte to {MAX_SIZE} bytes", size),
+        (not 1 <= size <= MAX_SIZE or size % burst > 0, "size", f"whole bursts of {burst} bytes, up to {MAX_SIZE}",
+         size),
         (not 1 <= question.requests * bursts <= MAX_BURSTS, "requests", f"from 1 burst to {MAX_BURSTS}",
          question.requests * bursts),
         (not 0.0 <= question.read_share <= 1.0, "read_share", "from 0 to 100 %", question.read_share),
         (question.pattern == "chase" and question.read_share != 1.0, "read_share", "100 %: a chase only reads",
          question.read_share),
-        (question.stride < 1, "stride", "from 1 byte", question.stride),
+        (question.stride < 1 or question.stride % burst > 0, "stride", f"whole bursts of {burst} bytes",
+         question.stride),
         (not 0 <= question.outstanding <= 1 << 20, "outstanding", "from 0 (no limit) to 1048576", question.outstanding),
         (not 0.0 <= question.interval < 1.0, "interval", "from 0 to below 1 s", question.interval),
         (controller.drain_below > controller.drain_above, "drain_below", "at most drain_above", controller.drain_below),

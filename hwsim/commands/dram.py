@@ -14,6 +14,7 @@ from hwsim.commands.output import print_columns, print_json, print_table, say, s
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, parse
 
+MAX_QUEUE = 4096  # places, as in cards
 QUIET = 2.0  # seconds before progress is shown
 
 app = typer.Typer(help="DRAM: bandwidth, latency and energy by access pattern.")
@@ -42,13 +43,12 @@ def _whole(text: str | int) -> int:
     return int(value)
 
 
-def _bytes(text: str | int) -> int:
-    """A size: 64, 64B, 4KiB."""
-    plain = str(text).strip()
-    value = float(plain) if plain.isdigit() else _quantity("B")(plain)
-    if value != int(value):
-        raise typer.BadParameter(f"not whole bytes: got '{text}'")
-    return int(value)
+def _places(text: str | int) -> int:
+    """Places of a queue."""
+    value = _whole(text)
+    if not 1 <= value <= MAX_QUEUE:
+        raise typer.BadParameter(f"got {value}, expected from 1 to {MAX_QUEUE} places")
+    return value
 
 
 @app.callback()
@@ -63,19 +63,28 @@ def bench(
         Literal["stream", "linear", "stride", "random", "chase"], typer.Option(help="The order of addresses.")
     ] = "stream",
     size: Annotated[
-        int | None, typer.Option(parser=_bytes, metavar="BYTES", help="Of a request.", show_default="a burst")
+        int | None,
+        typer.Option(
+            parser=options.nbytes, metavar="BYTES", help="Of a request, whole bursts: 64, 4k.", show_default="a burst"
+        ),
     ] = None,
-    stride: Annotated[int, typer.Option(parser=_bytes, metavar="BYTES", help="Between requests of a stride.")] = 4096,
+    stride: Annotated[
+        int, typer.Option(parser=options.nbytes, metavar="BYTES", help="Between requests of a stride, whole bursts.")
+    ] = 4096,
     read_share: Annotated[
         float, typer.Option(parser=_quantity("1"), metavar="SHARE", help="Reads among requests: 67%.")
     ] = 1.0,
     requests: Annotated[int, typer.Option(parser=_whole, metavar="NUMBER", help="How many: 200k, 1M.")] = 200_000,
     channels: Annotated[int, typer.Option(min=1, help="How many of the card's channels.")] = 1,
     depth: Annotated[
-        int | None, typer.Option(help="Places of a channel's read queue.", show_default="the card's")
+        int | None,
+        typer.Option(
+            parser=_places, metavar="NUMBER", help="Places of a channel's read queue.", show_default="the card's"
+        ),
     ] = None,
     write_depth: Annotated[
-        int | None, typer.Option(help="Places of its write queue.", show_default="the card's")
+        int | None,
+        typer.Option(parser=_places, metavar="NUMBER", help="Of its write queue.", show_default="card's"),
     ] = None,
     outstanding: Annotated[int, typer.Option(help="Reads in flight at most; 0: no limit.")] = 0,
     interval: Annotated[
@@ -231,7 +240,7 @@ def _print(found: Mapping[str, Any]) -> None:
     rows.append(
         ("by formulas", f"{formulas} ({found['analytic_difference']:+.1%}), bound by {found['analytic_bound']}")
     )
-    rows.append(("by formulas, unloaded", shown("_s", found["analytic_latency_s"])))
+    rows.append(("one read, by formulas", shown("_s", found["analytic_latency_s"])))
     channels = f"{found['channels']} channel{'s' if found['channels'] > 1 else ''} of {found['card']}"
     print_table(rows, ("figure", "value"), f"{channels}: {asked}")
     if found["energy_parts_j"] is None:

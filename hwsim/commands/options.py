@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from hwsim.errors import InputError
-from hwsim.units import parse_count
+from hwsim.units import parse, parse_count
 
 if TYPE_CHECKING:
     from hwsim.result import Result
@@ -21,6 +21,23 @@ def count(text: str | int) -> int:
         return parse_count(text)
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def nbytes(text: str | int) -> int:
+    """A size as benchmarks write it: 4096, 4k (= 4 KiB), 1g, or with a unit: 4KiB, 1 GB."""
+    plain = str(text).strip()
+    scale = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}.get(plain[-1:].lower(), 1)
+    number = plain[:-1] if scale > 1 else plain
+    try:
+        value = float(number) * scale
+    except ValueError:
+        try:
+            value = parse(plain, "B")
+        except InputError as error:
+            raise typer.BadParameter(str(error)) from None
+    if not 0 <= value < 2**62 or value != int(value):
+        raise typer.BadParameter(f"not a size: got '{text}', expected such as 4096, 4k or 4KiB")
+    return int(value)
 
 
 def calibration_of(text: str) -> str | None:

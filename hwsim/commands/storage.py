@@ -18,20 +18,6 @@ UNITS = ((1e9, "sec"), (1e6, "msec"), (1e3, "usec"), (0.0, "nsec"))
 """From how many nanoseconds on fio writes which unit; it keeps the smaller one up to ten thousand."""
 
 
-def _bytes(text: str | int) -> int:
-    """A size as fio writes it: 4096, 4k (= 4 KiB), 1g, or with a unit: 4KiB, 1GB."""
-    plain = str(text).strip()
-    scale = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}.get(plain[-1:].lower(), 1)
-    number = plain[:-1] if scale > 1 else plain
-    try:
-        value = float(number) * scale
-    except ValueError:
-        value = _quantity(plain, "B")
-    if not 0 <= value < 2**62 or value != int(value):
-        raise typer.BadParameter(f"not a size: got '{text}', expected such as 4096, 4k or 4KiB")
-    return int(value)
-
-
 def _seconds(text: str | float) -> float:
     """A time: 10 (seconds), 10s, 200ms."""
     plain = str(text).strip()
@@ -61,12 +47,12 @@ def bench(
         typer.Option(help="What is asked for, in order or at random."),
     ] = "randread",
     rwmixread: Annotated[int, typer.Option(min=0, max=100, help="Percent of reads of rw and randrw.")] = 50,
-    bs: Annotated[int, typer.Option(parser=_bytes, metavar="BYTES", help="Of a request: 4k, 128k.")] = 4096,
+    bs: Annotated[int, typer.Option(parser=options.nbytes, metavar="BYTES", help="Of a request: 4k, 128k.")] = 4096,
     iodepth: Annotated[int, typer.Option(help="Requests of a job in flight.")] = 1,
     numjobs: Annotated[int, typer.Option(help="Jobs that run at the same time.")] = 1,
     size: Annotated[
         int | None,
-        typer.Option(parser=_bytes, metavar="BYTES", help="Used of the drive.", show_default="all"),
+        typer.Option(parser=options.nbytes, metavar="BYTES", help="Used of the drive.", show_default="all"),
     ] = None,
     number_ios: Annotated[
         int | None, typer.Option("--number_ios", help="Requests.", show_default="100000, fewer large ones")

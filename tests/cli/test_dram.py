@@ -29,6 +29,15 @@ def test_bench_prints_json_and_a_table(hwsim, tmp_path) -> None:
     assert ran.code == 0 and "by formulas" in ran.out and "energy activate" in ran.out
 
 
+def test_sizes_are_written_as_for_drives(hwsim) -> None:
+    sizes = [
+        hwsim("dram", "bench", "ddr4-3200", "--requests", "10", "--size", size, "--json").data["size_bytes"]
+        for size in ("64k", "64KiB", "65536", "64 kB")
+    ]
+    assert sizes == [65536, 65536, 65536, 64000]
+    assert hwsim("dram", "bench", "ddr4-3200", "--pattern", "stride", "--stride", "64k", "--requests", "10").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -39,7 +48,8 @@ def test_bench_prints_json_and_a_table(hwsim, tmp_path) -> None:
         (["hbm3", "--size", "64W"], "unknown unit 'W'"),
         (["hbm3", "--read-share", "150%"], "read_share: got 1.5, expected from 0 to 100 %"),
         (["hbm3", "--requests", "many"], "not a count"),
-        (["hbm3", "--depth", "0"], "read_queue"),
+        (["hbm3", "--depth", "0"], "Invalid value for '--depth': got 0, expected from 1 to 4096 places"),
+        (["hbm3", "--size", "7"], "size: got 7, expected whole bursts of 32 bytes"),
         (["hbm3", "--mapping", "RoBa"], "not an address mapping"),
         (["hbm3", "--channels", "17"], "expected from 1 to 16"),
         (["ddr4-3200", "--refresh-mode", "per-bank"], "the card has no tRFCpb"),

@@ -103,7 +103,9 @@ def test_an_unknown_card_has_a_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("question", "said"),
     [
-        ({"size": 0}, "size: got 0, expected from 1 byte"),
+        ({"size": 0}, "size: got 0, expected whole bursts of 8 bytes"),
+        ({"size": 7}, "size: got 7, expected whole bursts of 8 bytes"),
+        ({"stride": 9}, "stride: got 9, expected whole bursts of 8 bytes"),
         ({"requests": 10**12}, "requests"),
         ({"requests": 0}, "requests"),
         ({"channels": 9}, "channels: got 9, expected from 1 to 1"),
