@@ -14,6 +14,9 @@ from hwsim.mappers.kernels import Draft
 from hwsim.placement import Placed, place
 from hwsim.system import system_of
 
+NO_SPILL = "spill changes nothing: this mapper is told what lies where"
+ROUNDING = 1e-12  # of sums of bytes
+
 
 def place_rest(
     drawn: Draft, away: Collection[str], homes: Mapping[str, float], buffer: float, device: Device, policy: Policy
@@ -25,10 +28,6 @@ def place_rest(
     """
     graph, card = drawn.graph, device.card
     system = system_of(device)
-    for name, nbytes in homes.items():
-        room = system.place(name).memory.capacity
-        if nbytes > room:
-            raise DoesNotFitError(f"what {graph.name} keeps there", nbytes, room, name)
     absent = {name: replace(graph.tensors[name], role=Role.ACTIVATION) for name in away}
     rest = replace(graph, tensors={**graph.tensors, **absent})
     use = usage(rest, drawn.absent | set(away))
@@ -36,6 +35,10 @@ def place_rest(
     placed = place(rest, zip(drawn.works, drawn.counts, strict=True), card, roomy, policy)
     shares = {**placed.placement.shares, **{name: {card.main.name: 1.0} for name in away}}
     peak = dict(placed.peak)
-    for name, nbytes in homes.items():
-        peak[name] = peak.get(name, 0.0) + nbytes
+    for home, nbytes in homes.items():
+        found = system.place(home)
+        peak[found.name] = peak.get(found.name, 0.0) + nbytes
+        if peak[found.name] > found.memory.capacity * (1 + ROUNDING):
+            what = f"what {graph.name} keeps there"
+            raise DoesNotFitError(what, peak[found.name], found.memory.capacity, found.name)
     return Placed(Placement(placed.placement.default, shares, placed.placement.elsewhere), peak, placed.notes)

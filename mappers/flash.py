@@ -18,16 +18,16 @@ from hwsim.graph import Attribute, Graph, Kind, Repeat, Role
 from hwsim.mapper import Flow, Kernel, Launch, Placement, Policy, Schedule, Step, Transfer, Wait
 from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS, kernels_of
+from hwsim.mappers.elsewhere import NO_SPILL
 from hwsim.mappers.feed_forward import FeedForward, find_feed_forwards
 from hwsim.mappers.kernels import Draft, Group, draft, folded
 from hwsim.system import System, system_of
 from hwsim.units import format_quantity
 from hwsim.work import Pattern, Work
 
-MOVED = (
-    4  # times that a byte of a new neuron crosses memory: one is deleted by moving the last row into its place (read
-)
-# and written), one inserted by copying it from where it was read to (read and written)
+# Times that a byte of a new neuron crosses memory: one is deleted by moving the last row into its place (read and
+# written), one inserted by copying it from where it was read to (read and written).
+MOVED = 4
 UPKEEP = "window"  # the path of kernels that keep the matrix of neurons
 
 
@@ -87,9 +87,12 @@ class Flash:
             capacity = system.place(name).memory.capacity
             if used > capacity * (1 + 1e-12):
                 raise DoesNotFitError(graph.name, used, capacity, name)
-        notes = (f"{format_quantity(layers.nbytes, 'B')} in {drive}, of these {layers.kept:.3g} in {home}",)
-        in_use = drawn.in_use(numbers, layers.predictors - layers.absent)
-        return Schedule(steps, repeats, Placement(home), peak, drawn.footprint, in_use, notes)
+        note = f"{format_quantity(layers.nbytes, 'B')} in {drive}, of these {layers.kept:.3g} in {home}"
+        notes = (note, *([NO_SPILL] if policy.spill else []))
+        footprint = drawn.footprint
+        footprint[Role.WEIGHT] = footprint.get(Role.WEIGHT, 0.0) + layers.predictors
+        in_use = drawn.in_use(numbers, sum(peak.values()) - drawn.use.peak)
+        return Schedule(steps, repeats, Placement(home), peak, footprint, in_use, notes)
 
 
 def _drive(system: System, name: str) -> str:

@@ -18,6 +18,7 @@ from hwsim.graph import Graph, Role
 from hwsim.mapper import Placement, Policy, Schedule
 from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS, kernels_of
+from hwsim.mappers.elsewhere import NO_SPILL
 from hwsim.mappers.kernels import Draft, draft, folded
 from hwsim.mappers.streaming import FIXED, Helper, Program, Route
 from hwsim.mappers.tiered import CHUNK, is_step
@@ -119,11 +120,17 @@ class Offload:
             peak,
             levels.footprint(drawn),
             drawn.in_use(program.numbers),
-            tuple(
-                f"{format_quantity(used, 'B')} in {name}" for name, used in peak.items() if name != route.home and used
-            ),
+            tuple(_notes(peak, route.home, policy)),
             program.transfers and self.options.overlap and is_step(graph),
         )
+
+
+def _notes(peak: Mapping[str, float], home: str, policy: Policy) -> Iterator[str]:
+    for name, used in peak.items():
+        if name != home and used:
+            yield f"{format_quantity(used, 'B')} in {name}"
+    if policy.spill:
+        yield NO_SPILL
 
 
 class _Levels:

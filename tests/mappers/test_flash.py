@@ -78,6 +78,9 @@ class TestSteps:
         assert sum(step.nbytes * count for step, count in inserted) == pytest.approx(4 * 0.024 * mlps)
         plain = hwsim.estimate("opt-6.7b", m1, phase="decode", prompt=128, mapper="auto").phases[0].schedule
         predictors = 32 * 240 * (4096 + 16384) * 2
+        assert max(schedule.in_use) == pytest.approx(sum(schedule.peak.values()))
+        weights = sum(nbytes for role, nbytes in plain.footprint.items() if role == Role.WEIGHT)
+        assert schedule.footprint[Role.WEIGHT] == pytest.approx(weights + predictors)
         assert schedule.peak["dram"] == pytest.approx(plain.peak["dram"] - 0.76 * mlps + predictors)
 
     def test_only_active_neurons_compute(self, m1):
@@ -100,6 +103,10 @@ class TestSteps:
         assert names[first : first + 4] == ["predict", "predict", "load neurons", "insert neurons"]
         for later, earlier in ((first + 2, first + 1), (first + 3, first + 2), (first + 4, first + 3)):
             assert repeat.start + earlier in [wait.step for wait in body[later].waits]
+
+    def test_spill_is_told_to_change_nothing(self, m1):
+        schedule = Flash().schedule(decode("opt-6.7b"), m1, Policy(spill=True))
+        assert any("spill changes nothing" in note for note in schedule.notes)
 
     def test_memory_too_small_is_said(self):
         small = hwsim.load_device("apple-m1-max", {"memories.dram.capacity": "4 GB"})

@@ -147,6 +147,10 @@ def test_what_cannot_be_is_said(one):
                 {"gpu": "nvidia-a6000", "storage": [{"card": "inst-csd", "set": {"memories.nand.capacity": "1 GB"}}]}
             )
         )
+    main = one.card.main
+    assert max(26e9, cached(1536, 20)) < main.capacity < 26e9 + cached(1536, 20)
+    with pytest.raises(DoesNotFitError, match=f"keeps there does not fit in {main.name}"):
+        plan(one, batch=20, attention="gpu", at=(main.name,))  # weights and cache, each of which fits alone
     with pytest.raises(InputError, match="more than 0"):
         load_mapper("instorage", {"chosen": 0})
 

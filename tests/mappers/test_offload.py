@@ -207,3 +207,8 @@ def test_every_combination_runs_and_overlap_never_costs(system, shares, activati
     assert 0 < one <= apart * (1 + 1e-9)
     if activations == (1, 0, 0):  # else loads ahead of time share the link with what the next layer waits for
         assert more <= one * (1 + 1e-9)
+
+
+def test_spill_is_told_to_change_nothing(system):
+    schedule = Offload(OffloadOptions()).schedule(mlp(layers=2, width=8), system, Policy(spill=True))
+    assert any("spill changes nothing" in note for note in schedule.notes)
