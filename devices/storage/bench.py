@@ -48,9 +48,11 @@ def replayed(drive: Drive, load: Load, path: Path) -> dict[str, Any]:
     """The answer for a trace: what came out beside the response times that the trace has."""
     trace = read_trace(path)
     like = replace(load, rw="randrw", rwmixread=round(trace.reads * 100), bs=SECTOR, number_ios=len(trace.stream))
-    found = report(simulate(drive, like, trace), like, None)
+    outcome = simulate(drive, like, trace)
+    found = report(outcome, like, None)
     found["rw"] = found["jobs"][0]["jobname"] = "replay"
-    return {**found, "bs": None, "replay": str(path), "measured_lat_mean_s": float(trace.measured.mean())}
+    measured = float(trace.measured.mean())
+    return {**found, "bs": None, "replay": str(path), "wrapped": outcome.wrapped, "measured_lat_mean_s": measured}
 
 
 def prepared(card: str, settings: list[str] | None, write_cache: bool) -> Drive:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import RATE_BITS, SOURCE_BITS, K, M, State, compiled, entry
+from hwsim.devices.storage.state import HORIZON, RATE_BITS, SOURCE_BITS, K, M, State, compiled, entry
 from hwsim.devices.storage.things import Sv
 
 
@@ -16,7 +16,7 @@ def at_rate(nbytes: int, rate: int) -> int:
 def schedule(s: State, time: int, source: int) -> None:
     """Let ``source`` have its event at ``time``; a source has one event at a time."""
     heap = s[K.HEAP_AT]
-    key = (time << SOURCE_BITS) | source
+    key = ((time - s[M.BASE]) << SOURCE_BITS) | source
     place = s[M.HEAP]
     s[M.HEAP] = place + 1
     while place > 0:
@@ -30,7 +30,7 @@ def schedule(s: State, time: int, source: int) -> None:
 
 @entry
 def next_event(s: State) -> int:
-    """Take the earliest event, as time and source in one number."""
+    """Take the earliest event, as time from M.BASE and source in one number."""
     heap = s[K.HEAP_AT]
     first = s[heap]
     size = s[M.HEAP] - 1
@@ -46,6 +46,20 @@ def next_event(s: State) -> int:
         place, below = below, 2 * below + 1
     s[heap + place] = key
     return first
+
+
+@compiled
+def rebase(s: State, time: int) -> None:
+    """Let pending events count from ``time``, which none of them precedes, once the base is long past.
+
+    All of them move by the same, so that their order stays.
+    """
+    past = time - s[M.BASE]
+    if past < HORIZON:
+        return
+    s[M.BASE] = time
+    for place in range(s[K.HEAP_AT], s[K.HEAP_AT] + s[M.HEAP]):
+        s[place] -= past << SOURCE_BITS
 
 
 @compiled

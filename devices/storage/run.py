@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwsim.devices.storage.collection import erased, go_on, page_moved, row_programmed
-from hwsim.devices.storage.events import enter, leave, next_event, serve
+from hwsim.devices.storage.events import enter, leave, next_event, rebase, serve
 from hwsim.devices.storage.flash import COMMAND, NONE, command_sent, free_tx, kick_all, let_leave, resume
 from hwsim.devices.storage.ftl import locate
 from hwsim.devices.storage.host import (
@@ -17,7 +17,7 @@ from hwsim.devices.storage.host import (
 )
 from hwsim.devices.storage.mapping import NOBODY, learn, look_up, translated
 from hwsim.devices.storage.reads import read
-from hwsim.devices.storage.state import SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled, entry
+from hwsim.devices.storage.state import HORIZON, SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled, entry
 from hwsim.devices.storage.things import Bl, Ch, Kind, Lun, Op, Pl, Row, Rq, Server, Source, Stage, Sv, Tx
 from hwsim.devices.storage.writes import admit_waiting, trim, write
 
@@ -28,7 +28,8 @@ def run(s: State) -> None:
     feed(s, s[M.NOW])
     while s[M.HEAP] and s[M.DONE] < s[M.STOP] and not s[M.FAULT]:
         key = next_event(s)
-        time, source = key >> SOURCE_BITS, key & ((1 << SOURCE_BITS) - 1)
+        time, source = s[M.BASE] + (key >> SOURCE_BITS), key & ((1 << SOURCE_BITS) - 1)
+        rebase(s, time)
         s[M.NOW] = time
         s[M.EVENTS] += 1
         if source >= s[K.PLANE_SOURCE]:
@@ -54,7 +55,7 @@ def feed(s: State, time: int) -> None:
         due = s[s[K.STREAM_AT] + s[M.NEXT] * STREAM_SIZE + 3]
         if due > time:
             if s[s[K.SERVERS_AT] + Server.HOST * Sv.SIZE + Sv.COUNT] == 0:
-                enter(s, Server.HOST.value, due, Stage.ARRIVE.value, 0)
+                enter(s, Server.HOST.value, min(due, time + HORIZON), Stage.ARRIVE.value, 0)
             return
         send_next(s, time)
 

@@ -11,10 +11,10 @@ from hwsim.devices.storage.drive import Drive
 from hwsim.devices.storage.ftl import close_rows, fill
 from hwsim.devices.storage.load import Load, Precondition
 from hwsim.devices.storage.run import run
-from hwsim.devices.storage.state import TICKS, Fault, Ints, K, M, N, words
+from hwsim.devices.storage.state import SECTOR, TICKS, Fault, Ints, K, M, N, words
 from hwsim.devices.storage.things import Ch, Log, Op, Pl, Server, Sv
 from hwsim.devices.storage.trace import Trace
-from hwsim.errors import CheckFailed, InputError
+from hwsim.errors import CheckFailed, InputError, Problem
 
 MOST_SLOTS = 2**26
 """Physical mapping units of a drive that is simulated with all its blocks; a fill gets by with `FILLED_SLOTS`."""
@@ -28,7 +28,10 @@ STEADY_PASSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished run. ``state`` holds everything, ``steady`` the counts within the window; times are seconds."""
+    """A finished run. ``state`` holds everything, ``steady`` the counts within the window; times are seconds.
+
+    ``wrapped`` requests of a trace reached beyond what is simulated of the drive.
+    """
 
     drive: Drive
     state: Ints
@@ -37,6 +40,7 @@ class Outcome:
     seconds: float
     steady: Ints
     window: tuple[float, float]
+    wrapped: int = 0
 
     @property
     def log(self) -> Ints:
@@ -78,13 +82,15 @@ def simulate(drive: Drive, load: Load, trace: Trace | None = None) -> Outcome:
     span, size, scale = spanned(drive, load)
     nvme = drive.nvme
     depth = min(min(load.iodepth, nvme.queue_depth) * load.numjobs, nvme.queue_depth * nvme.queue_pairs)
-    stream = load.stream(size) if trace is None else _folded(trace.stream, span)
+    asked = load.stream(size) if trace is None else trace.stream
+    stream = asked if trace is None else folded(asked, span)
+    wrapped = int((stream[:, 1:3] != asked[:, 1:3]).any(axis=1).sum())
     state = build(drive, stream, span, min(depth, len(stream)), traced=trace is not None, seed=load.seed)
     prepare(state, load.prepared(drive), size)
     window = WINDOW if trace is None else (0.0, 1.0)
     first, last = (int(len(stream) * part) for part in window)
     marks = [_run_to(drive, state, stop) for stop in (first, last, len(stream))]
-    return Outcome(drive, state, span, scale, float(state[M.NOW]) / TICKS, marks[1] - marks[0], window)
+    return Outcome(drive, state, span, scale, float(state[M.NOW]) / TICKS, marks[1] - marks[0], window, wrapped)
 
 
 def _run_to(drive: Drive, state: Ints, stop: int) -> Ints:
@@ -95,11 +101,13 @@ def _run_to(drive: Drive, state: Ints, stop: int) -> Ints:
     return state[N.READS : len(N) + N.READS].copy()
 
 
-def _folded(stream: Ints, span: Span) -> Ints:
-    """A trace's requests put back into the drive where they reach beyond it."""
+def folded(stream: Ints, span: Span) -> Ints:
+    """A trace's requests put back into the drive where they reach beyond it: addresses wrap at its last sector."""
     found = stream.copy()
-    found[:, 2] = np.minimum(found[:, 2], span.nbytes)
-    found[:, 1] %= np.maximum(1, span.nbytes - found[:, 2] + 1) // 512 * 512 + 512 * (found[:, 2] == span.nbytes)
+    whole = span.nbytes // SECTOR * SECTOR
+    found[:, 2] = np.minimum(found[:, 2], whole)
+    places = whole - found[:, 2] + SECTOR
+    found[:, 1] %= places
     return found
 
 
@@ -111,7 +119,10 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     """
     unit, nand = drive.ftl.mapping_unit, drive.nand
     capacity = int(drive.capacity) // unit * unit
-    size = min(load.size or capacity, capacity)
+    if load.size is not None and load.size > capacity:
+        expected = f"at most {capacity} bytes, which drive '{drive.name}' holds"
+        raise InputError(Problem(file="--size", got=str(load.size), expected=expected))
+    size = load.size or capacity
     if load.bs > size:
         raise InputError(f"--bs {load.bs} is larger than what drive '{drive.name}' holds: {size} bytes")
     partial = load.bs % unit != 0

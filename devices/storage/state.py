@@ -25,7 +25,12 @@ TICKS = 10**10
 SECTOR = 512
 RATE_BITS = 20
 SOURCE_BITS = 16
-"""A pending event is one number, its time above these bits and its source in them: ties go by source."""
+"""A pending event is one number, its time above these bits and its source in them: ties go by source.
+
+Times of events count from M.BASE, so that 47 bits suffice for them however long a run is; see `events.rebase`.
+"""
+HORIZON = 2**45
+"""Ticks (an hour) after which M.BASE moves, and the longest that the host sleeps at once between requests."""
 
 Ints: TypeAlias = NDArray[np.int64]
 State: TypeAlias = MutableSequence[int]
@@ -188,6 +193,7 @@ class M(IntEnum):
     EPOCH = 126
     EPOCH_ENDS = 127
     STOP = 128  # requests done at which a run pauses
+    BASE = 129  # from which pending events count
 
 
 class N(IntEnum):

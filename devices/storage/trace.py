@@ -1,7 +1,7 @@
 """Block traces in the CSV form of MSR Cambridge: Timestamp,Hostname,DiskNumber,Type,Offset,Size,ResponseTime.
 
 Timestamps and response times are in units of 100 ns, offsets and sizes in bytes (SNIA IOTTA trace 388). A first line of
-names is passed over; requests that reach beyond the drive are put back into it (modulo its size).
+names is passed over; requests that reach beyond the drive are put back into it (modulo its size), and counted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ FIELDS = ("Timestamp", "Hostname", "DiskNumber", "Type", "Offset", "Size", "Resp
 UNIT_TICKS = TICKS // 10**7
 KINDS = {"read": Op.READ, "write": Op.WRITE}
 LARGEST = 2**26
+LONGEST = 2**62
+"""Ticks from a trace's first request to its last, which is 14 years."""
 MOST_PROBLEMS = 20
 
 
@@ -64,7 +66,11 @@ def read_trace(path: Path) -> Trace:
     order = np.argsort(table[:, 0], kind="stable")
     stream = np.zeros((len(rows), STREAM_SIZE), np.int64)
     stream[:, 0], stream[:, 1], stream[:, 2] = table[order, 1], table[order, 2], table[order, 3]
-    stream[:, 3] = (table[order, 0] - table[order[0], 0]) * UNIT_TICKS
+    times = table[order, 0] - table[order[0], 0]
+    if times[-1] > LONGEST // UNIT_TICKS:
+        expected = f"at most {LONGEST / TICKS:.2g} s from the first to the last"
+        raise InputError(Problem(file=str(path), path=FIELDS[0], got=f"{times[-1] * 1e-7:.3g} s", expected=expected))
+    stream[:, 3] = times * UNIT_TICKS
     return Trace(stream, np.array([rows[index][4] for index in order]))
 
 

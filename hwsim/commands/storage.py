@@ -151,6 +151,10 @@ def _facts(found: Mapping[str, Any]) -> list[str]:
     if found["simulated_blocks"] < 1:
         lines.append(f"simulated with {found['simulated_blocks']:.1%} of the drive's blocks")
     if formulas is None:
+        if found["wrapped"]:
+            lines.append(
+                f"addresses: {found['wrapped']} requests reach beyond what is simulated, and wrap to its start"
+            )
         return [*lines, f"measured in the trace: lat={format_seconds(found['measured_lat_mean_s'])}"]
     rate = f"IOPS={_short(formulas['iops'])} ({formulas['difference']:+.1%})"
     lines.append(f"by formulas: {rate}, lat={format_seconds(formulas['lat_mean_s'])}, bound by {formulas['bound']}")

@@ -6,16 +6,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drives import small
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hwsim.cli import main
 from hwsim.devices.storage.analytic import analyse
 from hwsim.devices.storage.bench import bench, changes
+from hwsim.devices.storage.build import Span
 from hwsim.devices.storage.drive import Cache, Mechanics
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.report import report
-from hwsim.devices.storage.simulate import simulate
+from hwsim.devices.storage.simulate import folded, simulate
 from hwsim.devices.storage.trace import read_trace
 from hwsim.errors import InputError
 
@@ -66,6 +70,7 @@ def test_the_command_prints_both_forms(capsys: pytest.CaptureFixture[str]) -> No
         (["--set", "nand.chanels=3"], "channels"),
         (["--size", "1k"], "--size"),
         (["--replay", "nowhere.csv"], "nowhere.csv"),
+        (["--size", "100t"], "--size: got 109951162777600, expected at most"),
     ],
 )
 def test_wrong_words_are_told(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +103,38 @@ class TestTraces:
         assert found["number_ios"] == 3 and found["rw"] == "replay"
         assert found["runtime_s"] == pytest.approx(100e-6, rel=0.3)
         assert found["measured_lat_mean_s"] == pytest.approx((0.0113736 + 2e-6 + 5e-4) / 3)
+
+    def test_idle_days_are_simulated_like_idle_microseconds(self, tmp_path: Path) -> None:
+        """Three reads five hours apart and one after a week: each is alone, and takes as long as the first."""
+        lines = [f"{hours * 36 * 10**9},h,0,Read,0,4096,1" for hours in (0, 5, 10, 24 * 7)]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        found = bench("samsung-980-pro", {"iodepth": 4}, replay=tmp_path / "t.csv")
+        times = found["jobs"][0]["read"]["lat_ns"]
+        assert found["runtime_s"] == pytest.approx(7 * 24 * 3600, abs=1e-3)
+        assert times["max"] == pytest.approx(times["min"], rel=0.01)
+
+    def test_no_trace_is_longer_than_the_clock(self, tmp_path: Path) -> None:
+        (tmp_path / "t.csv").write_text(f"0,h,0,Read,0,4096,1\n{2**62},h,0,Read,0,4096,1\n")
+        with pytest.raises(InputError, match=r"Timestamp: got 4\.61e\+11 s, expected at most"):
+            read_trace(tmp_path / "t.csv")
+
+    def test_addresses_beyond_the_drive_wrap_and_are_counted(self, tmp_path: Path) -> None:
+        lines = [f"{100 + index},h,0,Read,{offset},512,1" for index, offset in enumerate((0, 2**50, 2**50 + 512))]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        assert bench("samsung-980-pro", {"iodepth": 4}, replay=tmp_path / "t.csv")["wrapped"] == 2
+
+    @given(
+        span=st.integers(512, 2**20),
+        requests=st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 2048)), min_size=1, max_size=20),
+    )
+    def test_wrapped_requests_lie_within_the_drive(self, span: int, requests: list[tuple[int, int]]) -> None:
+        """Also where what is simulated is no whole number of sectors."""
+        stream = np.array([[0, 512 * offset, 512 * size, 0] for offset, size in requests], np.int64)
+        found = folded(stream, Span(span, 1, 1, False, True))
+        assert (found[:, 1] % 512 == 0).all()
+        assert (found[:, 1] + found[:, 2] <= span).all()
+        inside = stream[:, 1] + stream[:, 2] <= span // 512 * 512
+        assert np.array_equal(found[inside], stream[inside])
 
     def test_waiting_for_a_place_in_the_queue_is_submission_latency(self, tmp_path: Path) -> None:
         lines = [f"{100 + index},h,0,Read,{index * 4096},4096,1" for index in range(8)]
