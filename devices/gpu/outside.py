@@ -18,20 +18,21 @@ from hwsim.mapper import Kernel, Launch
 class Sent:
     """Busy seconds by link or memory at their datasheet's bandwidth, bytes by memory, and joules.
 
-    ``host`` of those seconds are the host link's, which answers after ``host_waits`` of its latency; ``peers`` is what
-    a collective exchanges.
+    ``host`` of those seconds are those of the ``host_link``, which answers after ``host_waits`` of its latency;
+    ``peers`` is what a collective exchanges.
     """
 
     busy: Mapping[str, float] = field(default_factory=dict)
     traffic: Mapping[str, float] = field(default_factory=dict)
     joules: float = 0.0
     host: float = 0.0
+    host_link: str = ""
     host_waits: float = 0.0
     peers: Sending | None = None
 
     def seconds(self, chip: Chip) -> float:
         """How long the kernel sends and receives: the slowest of its links, the host's at what it sustains, in s."""
-        others = max((value for value in self.busy.values() if value != self.host), default=0.0)
+        others = max((value for name, value in self.busy.items() if name != self.host_link), default=0.0)
         if self.peers is not None:
             others = max(others, self.peers.seconds(chip))
         if not self.host:
@@ -63,11 +64,13 @@ class Outside:
         busy: dict[str, float] = {}
         traffic: dict[str, float] = {}
         joules = host = waits = 0.0
+        host_link = ""
         for memory, demand in demands(flows).items():
             resource = self._ports.resource(memory)
             seconds = self._ports.seconds(memory, demand)
             if memory == HOST and resource != HOST:
-                seconds = host = seconds - self._ports.host_link().latency
+                host_link, host = resource, seconds - self._ports.host_link().latency
+                seconds = host
                 inline = kernel.launch is Launch.EAGER and not demand.write and demand.read <= INLINE_BYTES
                 recorded = GRAPH_WRITE if demand.write else GRAPH_READ
                 waits = 0.0 if inline else recorded if kernel.launch is Launch.GRAPH else 1.0
@@ -78,4 +81,4 @@ class Outside:
         if sent is not None:
             busy[sent.link.name] = busy.get(sent.link.name, 0.0) + sent.seconds
             joules += sent.nbytes * self._ports.link_energy(sent.link)
-        return Sent(busy, traffic, joules, host, waits, sending(kernel, sent) if sent else None)
+        return Sent(busy, traffic, joules, host, host_link, waits, sending(kernel, sent) if sent else None)

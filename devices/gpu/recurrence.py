@@ -24,6 +24,7 @@ from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
 from hwsim.devices.gpu.ways import by_way
 from hwsim.dtypes import dtype
+from hwsim.errors import lookup
 from hwsim.mapper import Kernel
 from hwsim.work import SCAN_RULES
 
@@ -109,7 +110,8 @@ SUB_CHUNK = 16  # tokens whose products with each other go through the gates one
 LOOP_WAITS, LOOP_ELEMENTS = 1.5, 64  # answers of the cache that each of them takes, for so many elements of d_k
 FIRST_STEPS = 2.0  # steps that the first program of a kernel lives for
 OPERAND_BYTES = 2.0
-PIPELINED = "gated_delta_rule"  # a rule that has no kernels of its own runs as this one would
+# Rules without kernels of their own: fla/ops/linear_attn and fla/ops/retention call simple_gla, which ssd is.
+RUNS_AS = {"linear": "ssd", "retention": "ssd", "simple_gla": "ssd"}
 
 
 class Holding(NamedTuple):
@@ -126,22 +128,20 @@ class Holding(NamedTuple):
 # The sizes are in fla's fused_recurrent.py of each rule, the rest shows in measured rows. Programs of 8 columns of fp32
 # fetch sectors one by one. Those of common/fused_recurrent.py hold 64 x 64, and launches after them sum the outputs of
 # every 64 of d_k and cast them; with a gate for each row (gla) it does not reach what it reaches without (ssd).
+SQUARE = Holding(64, 128, 2500, 0, streams=0.95)
 HELD: dict[str, Holding] = {
     "delta_rule": Holding(8, 32, 1000, 2, streams=0.8), "gated_delta_rule": Holding(8, 32, 1000, 2, streams=0.8),
     "kda": Holding(32, 128, 2800, 12, streams=1.0), "gdn2": Holding(32, 128, 2800, 12, streams=1.0),
-    "gla": Holding(64, 128, 2500, 0, streams=0.69),
+    "gla": Holding(64, 128, 2500, 0, streams=0.69), "ssd": SQUARE,
+    **{rule: Holding(1, 128, 0, 0, streams=1.0) for rule in SCAN_RULES},
 }  # fmt: skip
-SQUARE = Holding(64, 128, 2500, 0, streams=0.95)
 SQUARES = 64
 STATE_WAITS = 2.0  # answers of memory one after the other: the state, then the token
 ELEMENT_INSTRUCTIONS = 6.0  # a load, a store, decay, update, product and sum of a state's element
 # What they and the pipelines' bytes cost in lanes' instructions beyond those that take time: addresses, masks, formats,
 # sums between lanes, layouts exchanged through shared memory (joules of 64 recurrences on an H100).
 ELEMENT_WORK, BYTE_WORK = 4.5, 7.0
-SCAN, SCAN_TOKENS = (
-    Holding(1, 128, 0, 0, streams=1.0),
-    2048,
-)  # mamba's selective_scan_fwd_kernel: 16 tokens a thread at a time
+SCAN_TOKENS = 2048  # mamba's selective_scan_fwd_kernel: 16 tokens a thread at a time
 
 
 IDLE = (1.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # the grid of a pipeline
@@ -167,15 +167,20 @@ class Recurrence(NamedTuple):
 
 
 def shape(kernel: Kernel) -> Recurrence:
-    """The pipeline of the chunk form, the grid of the recurrent one."""
+    """The pipeline of the chunk form, the grid of the recurrent one; raises `UnknownNameError` for other rules."""
     return pipeline(kernel) if kernel.size("chunk") else recurrent(kernel)
+
+
+def _rule(kernel: Kernel) -> str:
+    """The rule whose kernels run."""
+    rule = str(kernel.attrs.get("rule"))
+    return RUNS_AS.get(rule, rule)
 
 
 def stages_of(kernel: Kernel) -> tuple[Stage, ...]:
     """The kernels that one op launches: forward, backward, or both where it does the work of both (4 times the
     forward's, of which the gates' exponentials are the measure)."""
-    rule = str(kernel.attrs.get("rule"))
-    forward, backward = (table.get(rule, table[PIPELINED]) for table in (FORWARD, BACKWARD))
+    forward, backward = (lookup("recurrence rule", _rule(kernel), table) for table in (FORWARD, BACKWARD))
     if not kernel.attrs.get("backward"):
         return forward
     once = float(kernel.size("batch", 1) * kernel.size("tokens", 1) * kernel.size("heads", 1) * kernel.size("d_k", 1))
@@ -201,14 +206,14 @@ def pipeline(kernel: Kernel) -> Recurrence:
 
 def recurrent(kernel: Kernel) -> Recurrence:
     """A program per head and part of the state, or per channel of a selective scan; tokens wait for one another."""
-    rule, tokens = str(kernel.attrs.get("rule")), kernel.size("tokens", 1)
+    rule, tokens = _rule(kernel), kernel.size("tokens", 1)
     d_k, d_v = kernel.size("d_k", 1), kernel.size("d_v", 1)
     sequences = float(kernel.size("batch", 1) * kernel.size("heads", 1))
     elements = sequences * tokens * d_k * d_v
-    held = HELD.get(rule, SQUARE)
+    held = lookup("recurrence rule", rule, HELD)
     blocks, launches, turns = sequences * ceil(d_v / held.columns), 1.0, tokens - 1.0
     if rule in SCAN_RULES:
-        held, blocks, turns = SCAN, sequences, ceil(tokens / SCAN_TOKENS) - 1.0
+        blocks, turns = sequences, ceil(tokens / SCAN_TOKENS) - 1.0
     elif held.columns == SQUARE.columns:
         parts = ceil(d_k / SQUARES)
         blocks, launches = blocks * parts, 2.0 + (parts > 1)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hwsim.device import load_device
 from hwsim.devices.gpu import Gpu
-from hwsim.devices.gpu.outside import GRAPH_READ, GRAPH_WRITE, INLINE_BYTES
+from hwsim.devices.gpu.outside import GRAPH_READ, GRAPH_WRITE, INLINE_BYTES, Sent
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Launch
 
@@ -42,3 +42,9 @@ def test_more_bytes_take_longer_and_never_beat_the_link(op, nbytes, launch):
     once = seconds(H200, op, nbytes, launch)
     assert once >= nbytes / PCIE
     assert seconds(H200, op, 2 * nbytes, launch) >= once
+
+
+def test_another_link_that_takes_as_long_as_the_host_s_is_not_taken_for_it():
+    """Of 1 s on each of two links, only the host's gains from what it sustains."""
+    sent = Sent({"pcie": 1.0, "nvlink": 1.0}, host=1.0, host_link="pcie")
+    assert sent.seconds(H200.with_constants({"link_share": 2.0}).chip) == 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from hwsim.device import Replay, load_device, timed
 from hwsim.devices.gpu import Gpu, recurrence
+from hwsim.errors import UnknownNameError
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel
 from hwsim.testing import roofline_seconds
@@ -85,3 +88,16 @@ def test_many_kernels_at_once_cost_what_they_cost_one_by_one():
     kernels = [sequence(f"chunk_{rule}") for rule in RULES] + [decode(rule) for rule in RULES]
     alone = [H100.estimate(kernel).seconds for kernel in kernels]
     np.testing.assert_allclose([cost.seconds for cost in H100.estimate_all(kernels)], alone)
+
+
+@pytest.mark.parametrize("chunk", [0, 64])
+def test_rules_run_the_kernels_of_their_library_and_others_are_refused(chunk):
+    """fla runs linear attention and retention as simple_gla, here called ssd; no rule passes for another in silence."""
+    kernel = sequence("chunk_ssd")
+
+    def cost(rule):
+        return H100.estimate(replace(kernel, attrs={**kernel.attrs, "rule": rule, "chunk": chunk}))
+
+    assert cost("linear") == cost("retention") == cost("simple_gla") == cost("ssd") != cost("gla")
+    with pytest.raises(UnknownNameError, match=r"gated_delta_ruel.*gated_delta_rule"):
+        cost("gated_delta_ruel")
