@@ -104,6 +104,7 @@ def test_the_page_shows_every_table(tmp_path):
     page = accuracy_page([file], {file.name: table}, device.card)
     assert "| seconds | elementwise | cold | 1 | 50.0% |" in page
     assert "- device: made up" in page
+    assert len({line.count("|") for line in page.splitlines() if line.startswith("|")}) == 1
 
 
 def test_a_residual_learns_a_constant_factor_and_stays_within_its_range(tmp_path):

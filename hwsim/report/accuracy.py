@@ -76,7 +76,7 @@ def markdown(table: pd.DataFrame) -> list[str]:
     """An error table as Markdown; a model that says nothing of any row has no columns."""
     models = shown_models(table)
     heads = [f"{TITLES[model]} MAPE | median | worst" for model in models]
-    lines = [f"| quantity | family | cache or mode | rows | {' | '.join(heads)} | inside 90 % | rank order |"]
+    lines = [f"| quantity | family | cache or mode | rows | {' | '.join([*heads, *TAIL])} |"]
     lines.append("|---|---|---|---:|" + "---:|" * (3 * len(models) + len(TAIL)))
     for row in records(table):
         cells = [_percent(row[f"{model}_{figure}"]) for model in models for figure in ("mape", "median", "worst")]
