@@ -155,7 +155,7 @@ WAYS = {
     "from nvidia-h200": "H200's constants",
     "blind": "blind",
     "other generations": "blind, other generations",
-    "datasheet": "datasheet",
+    "datasheet": "uncalibrated",
     "roofline": "roofline",
 }
 
