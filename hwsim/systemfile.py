@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
@@ -17,6 +17,7 @@ from hwsim.figures import Figure, PerByte, Rate, Seconds, SourceFile, Strict
 from hwsim.placement import HOST
 from hwsim.registry import data_files
 from hwsim.system import System, Topology, Wire, system_of, wire_of
+from hwsim.whatif import changed
 from hwsim.yamlfile import Marks, load_yaml, validate
 
 FIGURES = ("bandwidth", "back", "latency", "energy")  # of a link
@@ -78,11 +79,38 @@ def load_system(source: str | Path | Inline, calibration: str | Path | None = "a
         return _inline(source, calibration)
     if not is_system(source):
         return system_of(load_device(source, calibration=calibration))
+    return load_file(source, calibration)
+
+
+def load_file(
+    source: str | Path, calibration: str | Path | None = "auto", changes: Mapping[str, str | float] | None = None
+) -> System:
+    """The system of a file with figures changed, by path: `links.uplink.bandwidth`, or a card's after the name of its
+    device: `gpu.memories.hbm.bandwidth`."""
     found = shipped_systems().get(str(source), Path(source))
     data, marks = load_yaml(found)
     where = str(found)
     file = validate(SystemFile, data, marks, where, SystemFileError)
+    if changes:
+        file = validate(SystemFile, _changed(data, file, changes), marks, where, SystemFileError)
     return _Reader(file, marks, where, calibration).system()
+
+
+def _changed(data: Any, file: SystemFile, changes: Mapping[str, str | float]) -> dict[Any, Any]:
+    """The data of a system file with figures of its links and cards changed."""
+    own: dict[str, str | float] = {}
+    of_cards: dict[str, dict[str, str | float]] = {}
+    for path, given in changes.items():
+        name, _, rest = path.partition(".")
+        if name in file.devices:
+            of_cards.setdefault(name, {})[rest] = given
+        else:
+            own[path] = given
+    devices = dict(data["devices"])
+    for name, listed in of_cards.items():
+        entry = {"card": devices[name]} if isinstance(devices[name], str) else devices[name]
+        devices[name] = {**entry, "set": {**entry.get("set", {}), **listed}}
+    return changed({**data, "devices": devices}, own)
 
 
 def shipped_systems() -> Mapping[str, Traversable]:

@@ -79,7 +79,8 @@ def _print(result: Result) -> None:
         peak = shown("_bytes", result.peak_by_memory.get(memory, 0.0))
         facts.append((f"memory {memory}", f"{shown('_bytes', nbytes)} moved, {peak} in use"))
     print_table(facts, ("figure", "value"), f"{result.model} {load.phase} on {result.device}: {sizes}")
-    print_table(top_kernels(_kernels(result), result.latency), TOP_COLUMNS, "Most time")
+    rows = [row for part in result.phases for row in part.rows()]
+    print_table(top_kernels(rows, result.latency), TOP_COLUMNS, "Most time")
     for note in result.notes:
         say(f"note: {note}")
 
@@ -88,8 +89,8 @@ TOP_COLUMNS = ("kernel", "where", "launches", "time", "share", "bound by")
 
 
 def top_kernels(rows: list[dict[str, Any]], latency: float) -> list[list[str]]:
-    """The kernels that take most time, for a table of `TOP_COLUMNS`."""
-    most = sorted(rows, key=lambda row: -row["seconds"])[:TOP]
+    """The kernels that take most time, those alike joined, for a table of `TOP_COLUMNS`."""
+    most = sorted(_joined(rows), key=lambda row: -row["seconds"])[:TOP]
     return [
         [
             row["kernel"],
@@ -103,11 +104,12 @@ def top_kernels(rows: list[dict[str, Any]], latency: float) -> list[list[str]]:
     ]
 
 
-def _kernels(result: Result) -> list[dict[str, Any]]:
-    """The kernels of all phases; those of the sampled decode steps joined."""
-    joined: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for row in (row for part in result.phases for row in part.rows()):
-        first = joined.setdefault((row["phase"], row["path"], row["kernel"]), {**row, "launches": 0, "seconds": 0.0})
+def _joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one phase, place, name and bound as one: sampled decode steps, transfers in parts."""
+    joined: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        key = row["phase"], row["path"], row["kernel"], row["bound"]
+        first = joined.setdefault(key, {**row, "launches": 0, "seconds": 0.0})
         for name in ("launches", "seconds"):
             first[name] += row[name]
     return list(joined.values())

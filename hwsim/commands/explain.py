@@ -1,4 +1,4 @@
-"""`hwsim explain`: what bounds a case of a study, and which figure of the card would move it."""
+"""`hwsim explain`: what bounds a case of a study, and which figure of its cards and links would move it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from hwsim.errors import shown as shown_value
 if TYPE_CHECKING:
     from hwsim.card import Card
     from hwsim.study import StudyResults
+    from hwsim.study.cases import Case, Plan
 
-STEP = 1.10  # every figure of the card is raised by 10 %
+STEP = 1.10  # every figure is raised by 10 %
 MOVERS = 8
 NEGLIGIBLE = 1e-4  # relative change that is not worth a line
 
@@ -37,9 +38,10 @@ def explain(
         raise InputError(Problem(f"case {row['case']} has no figures: {row['error']}", str(result)))
     card = stored.cards[row["device"]]
     kernels = records(stored.kernels[stored.kernels["case"] == row["case"]])
-    roofs = list(_roofs(row, kernels, card))
     bounds = _bounds(kernels)
-    movers = list(_movers(stored, row))
+    plan, found = _again(stored, row)
+    roofs = [*_roofs(row, kernels, card), *_system_roofs(plan, found, row["latency_s"])]
+    movers = list(_movers(plan, found))
     if json:
         top = sorted(kernels, key=lambda kernel: -kernel["seconds"])
         print_json({"case": row, "bounds": bounds, "roofs": roofs, "kernels": top, "movers": movers})
@@ -94,17 +96,34 @@ def _roof(name: str, unit: str, reached: float, peak: float) -> dict[str, Any]:
     return {"roof": name, "unit": unit, "reached": reached, "peak": peak, "share": reached / peak}
 
 
-def _movers(stored: StudyResults, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Relative change of latency and energy when a figure of the card is raised by 10 %, the strongest first."""
-    from hwsim.study.sensitivity import find_case, plan_of, sensitivities
+def _system_roofs(plan: Plan, case: Case, latency: float) -> Iterator[dict[str, Any]]:
+    """The same of links, and of the memories of other devices, where a system ran."""
+    from hwsim.study.sensitivity import usage_of
+
+    own = {memory.name for memory in plan.targets[case.target].card.memories}
+    for name, usage in usage_of(plan, case).items():
+        if usage.busy and usage.nbytes and name not in own:
+            yield _roof(name, "B/s", usage.nbytes / latency, usage.nbytes / usage.busy)
+
+
+def _again(stored: StudyResults, row: dict[str, Any]) -> tuple[Plan, Case]:
+    """The case as it would be simulated today, and its plan."""
+    from hwsim.study.sensitivity import find_case, plan_of
 
     plan = plan_of(stored)
     found = find_case(plan, row["case"])
     if found.key != row["key"]:
         say("note: code, card or model have changed since this result; what would move it is simulated with today's")
+    return plan, found
+
+
+def _movers(plan: Plan, case: Case) -> Iterator[dict[str, Any]]:
+    """Relative change of latency and energy when a figure is raised by 10 %, the strongest first."""
+    from hwsim.study.sensitivity import sensitivities
+
     changes = [
         {"figure": change.figure, "mark": change.before.mark, "latency": change.latency, "energy": change.energy}
-        for change in sensitivities(plan, found, STEP)
+        for change in sensitivities(plan, case, STEP)
     ]
 
     def strength(change: dict[str, Any]) -> float:
@@ -144,6 +163,6 @@ def _print(
     )
     print_table(
         [[change["figure"], f"{change['latency']:+.2%}", f"{change['energy']:+.2%}"] for change in movers],
-        ("figure of the card, +10 %", "latency", "energy"),
+        ("figure, +10 %", "latency", "energy"),
         "What would move it",
     )

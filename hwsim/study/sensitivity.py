@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 
 from hwsim.card import Figure
+from hwsim.engine import Usage
 from hwsim.errors import HwsimError, InputError
 from hwsim.result import Result
 from hwsim.study.cases import Case, Plan, expand
@@ -19,7 +20,7 @@ from hwsim.study.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The relative change of latency and energy when one figure of the card is raised."""
+    """The relative change of latency and energy when one figure is raised."""
 
     figure: str
     before: Figure
@@ -34,7 +35,7 @@ def plan_of(results: StudyResults) -> Plan:
 
 
 def sensitivities(plan: Plan, case: Case, raised: float) -> Iterator[Change]:
-    """One change per figure of the case's system that can be raised by the factor ``raised``."""
+    """One change per figure of the case's cards and links that can be raised by the factor ``raised``."""
     target = plan.targets[case.target]
     base = _result(plan, case, target, {})
     for path, figure in target.figures.items():
@@ -46,6 +47,19 @@ def sensitivities(plan: Plan, case: Case, raised: float) -> Iterator[Change]:
         except HwsimError:
             continue  # a figure that the family does not let go that far
         yield Change(path, figure, result.latency / base.latency - 1, result.energy / base.energy - 1)
+
+
+def usage_of(plan: Plan, case: Case) -> dict[str, Usage]:
+    """What the devices, memories and links of the case's system did in all, where its steps overlap."""
+    result = _result(plan, case, plan.targets[case.target], {})
+    found: dict[str, Usage] = {}
+    for part in result.phases:
+        for use in part.timeline.usage:
+            was = found.get(use.name, Usage(use.name, 0.0, 0.0, 0.0))
+            added = (part.weight * figure for figure in (use.busy, use.nbytes, use.waited))
+            figures = zip((was.busy, was.nbytes, was.waited), added, strict=True)
+            found[use.name] = Usage(use.name, *(before + more for before, more in figures))
+    return found
 
 
 def find_case(plan: Plan, number: int) -> Case:

@@ -9,12 +9,11 @@ from typing import Any, TypeAlias, cast
 
 from hwsim.card import Card
 from hwsim.device import GROUP, Device, is_file, load_device
-from hwsim.errors import InputError
 from hwsim.figures import Figure
 from hwsim.registry import load_plugin
 from hwsim.study.schema import DeviceChanges, DeviceEntry, SystemChanges, SystemDevices, SystemEntry
 from hwsim.system import System, Topology
-from hwsim.systemfile import is_system, load_system
+from hwsim.systemfile import is_system, load_file, load_system
 
 Hardware: TypeAlias = Card | Topology
 """What a worker process makes a device of."""
@@ -42,12 +41,17 @@ class Target:
 
     @property
     def figures(self) -> Mapping[str, Figure]:
-        """The figures of all cards by dotted path, which `device` takes; of several devices after their name."""
-        return {
+        """All figures by dotted path, which `device` takes: those of cards, of several devices after their name, and
+        those of links that are no card's."""
+        found = {
             f"{name}.{path}" if name else path: figure
             for name, card in self.cards.items()
             for path, figure in card.figures.items()
         }
+        if isinstance(self.hardware, Card):
+            return found
+        ports = {id(figure) for figure in found.values()}
+        return found | {path: figure for path, figure in self.hardware.figures.items() if id(figure) not in ports}
 
     def device(self, changes: Changes | None = None) -> Device:
         """The system itself, with ``changes`` of figures beyond those of the study."""
@@ -82,9 +86,7 @@ def find_target(entry: SystemEntry, folder: Path) -> Target:
 
 def _file(source: str) -> Target:
     def load(further: Changes) -> Device:
-        if further:
-            raise InputError(f"the figures of a system are changed in its file {source}")
-        return load_system(source)
+        return load_file(source, changes=further)
 
     made = cast("System", load({}))
     return Target(made.name, made.topology, {"system": source}, load)

@@ -276,6 +276,43 @@ def test_a_system_file_is_shown_and_taken_for_a_device(hwsim, tmp_path):
     assert "links.0.between: a link to 'drve', which is no device and no switch" in ran.err
 
 
+UPLINK = """
+system: behind-a-switch
+sources: {made: {title: made for tests}}
+devices: {gpu: {card: nvidia-a6000, set: {memories.gddr6.capacity: 1.5 GB}}, cpu: amd-epyc-7742}
+switches: [sw]
+links:
+  - {name: port, between: [gpu, sw], card: gpu.pcie}
+  - name: uplink
+    between: [cpu, sw]
+    bandwidth: {value: 5 GB/s, mark: assumed, source: made}
+    latency: {value: 1 us, mark: assumed, source: made}
+    energy: {value: 1 pJ/bit, mark: assumed, source: made}
+"""
+BEHIND = """
+study: behind
+models: [llama-3.2-1b]
+systems: [rig.yaml]
+workload: {phase: decode}
+matrix: {mapper: [tiered]}
+"""
+
+
+def test_what_is_bound_by_a_link_is_explained_by_it(hwsim, tmp_path):
+    (tmp_path / "rig.yaml").write_text(UPLINK)
+    (tmp_path / "study.yaml").write_text(BEHIND)
+    assert hwsim("run", tmp_path / "study.yaml", "--out", tmp_path / "out", "--no-report").code == 0
+    told = hwsim("explain", tmp_path / "out", 1, "--json").data
+    assert told["bounds"][0]["resource"] == "uplink to sw"
+    roofs = {roof["roof"]: roof for roof in told["roofs"]}
+    assert roofs["uplink to sw"]["peak"] == pytest.approx(5e9)
+    assert 0.9 < roofs["uplink to sw"]["share"] <= 1 + 1e-9
+    moved = {change["figure"]: change["latency"] for change in told["movers"]}
+    assert -1 / 11 * (1 + 1e-9) <= moved["links.uplink.bandwidth"] < -0.08
+    analytic, latency = told["case"]["analytic_s"], told["case"]["latency_s"]
+    assert 0.9 * latency < analytic <= latency * (1 + 1e-9)
+
+
 def test_a_defect_is_one_sentence_and_exits_with_1(hwsim, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("oh")

@@ -74,12 +74,19 @@ def test_a_system_file_stands_beside_its_study(write):
     path = write(HEAD + "systems: [rig.yaml]\n")
     path.with_name("rig.yaml").write_text(
         "system: rig\ndevices: {gpu: nvidia-a6000, drive: inst-csd}\n"
-        "links: [{name: bus, between: [drive, gpu], card: drive.pcie}]\n"
+        "sources: {made: {title: made for tests}}\n"
+        "links: [{name: bus, between: [drive, gpu], card: drive.pcie, "
+        "back: {value: 2 GB/s, mark: assumed, source: made}}]\n"
     )
     (target,) = targets(path)
     assert (target.label, list(target.cards)) == ("rig", ["gpu", "drive"])
-    with pytest.raises(InputError, match="changed in its file"):
-        target.device({"gpu.memories.gddr6.bandwidth": "1 TB/s"})
+    assert {"links.bus.back", "drive.links.pcie.bandwidth"} < set(target.figures)
+    assert "links.bus.bandwidth" not in target.figures  # it is the drive's
+    changed = target.device({"gpu.memories.gddr6.bandwidth": "1 TB/s", "links.bus.back": "3 GB/s"})
+    assert changed.card.memory("gddr6").bandwidth == 1e12
+    assert [hop.bandwidth for hop in changed.path("gpu", "drive")] == [3e9]
+    with pytest.raises(InputError, match="no 'bos'"):
+        target.device({"links.bos.back": "3 GB/s"})
 
 
 @pytest.mark.parametrize(
