@@ -10,13 +10,13 @@ Timings without a unit are clocks; those in seconds are rounded up to whole cloc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from hwsim.devices.dram.energy import CURRENTS, per_event
-from hwsim.devices.dram.schema import ControllerFile, DramFile, Section
+from hwsim.devices.dram.schema import ControllerFile, DramFile, OrganizationFile, Section, TimingFile
 from hwsim.errors import CardError, InputError, Problem, UnknownNameError, nearest_name
 from hwsim.figures import Figure, FigureFile
 from hwsim.registry import data_files
@@ -27,6 +27,8 @@ SAME = {  # timings that are as another one where a card has no figure
     "tRCD_WR": "tRCD", "tCCD_L": "tCCD_S", "tCCD_S_WR": "tCCD_S", "tCCD_L_WR": "tCCD_L", "tRRD_L": "tRRD_S",
     "tWTR_L": "tWTR_S",
 }  # fmt: skip
+NONZERO = ("tBL", "tCCD_S", "tCL", "tRCD", "tRP", "tRAS")
+NANOSECOND = 1e-9  # stands in for a clock that is wrong, so that the other timings are still checked
 CARDS = "hwsim.devices.dram"
 MAX_BANKS = 65_536
 MAX_CLOCKS = 10**8  # of any timing: a tenth of a second at 1 GHz
@@ -121,7 +123,10 @@ class _Reader:
         """The card, of use only where no problem was found."""
         organization = {name: self.count("organization", name) for name in COUNTS}
         width = self.bits("width", 0)
-        clock = self.figure("timing", "tCK", "s")
+        clock = self.figure("timing", "tCK", "s", math.nan)
+        if clock == 0:
+            self.problem("timing.tCK", "must be above zero")
+        clock = clock if clock > 0 else NANOSECOND
         file = self.file
         energies = {name: self.figure("energy", name, unit, math.nan) for name, unit in ENERGIES.items()}
         return Dram(
@@ -132,7 +137,7 @@ class _Reader:
             width=width,
             devices=max(width // (self.bits("device_width", width) or 1), 1),
             clock=clock,
-            clocks=self.clocks(clock, organization["burst_length"]) if clock > 0 else {},
+            clocks=self.clocks(clock, organization["burst_length"]),
             buses=self.count("commands", "buses"),
             spans={name: self.figure("commands", name, "1", 1.0) for name in ("ACT", "PRE", "RD", "WR", "REF")},
             energies={name: value for name, value in energies.items() if not math.isnan(value)},
@@ -167,17 +172,25 @@ class _Reader:
             value = parse(given.value, unit)
         except InputError as error:
             for one in error.problems:
-                self.problem(f"{section}.{name}", one.message, one.got, one.expected)
+                expected = "a number from 0" if unit == "1" else one.expected
+                self.problem(f"{section}.{name}", one.message, one.got, expected)
             return default
         self.figures[f"{section}.{name}"] = Figure(value, unit, given.mark, given.source, given.note)
         return value
 
     def count(self, section: str, name: str) -> int:
         """A whole number from 1."""
-        value = self.figure(section, name, "1", 1.0)
-        if not (value >= 1 and value.is_integer() and value < 2**40):
-            self.problem(f"{section}.{name}", "must be a whole number from 1", got=f"{value:g}")
+        given = self.given(section, name)
+        if given is None:
             return 1
+        try:
+            value = float(given.value)
+        except ValueError:
+            value = math.nan
+        if not (value >= 1 and value.is_integer() and value < 2**40):
+            self.problem(f"{section}.{name}", "must be a whole number from 1", got=str(given.value))
+            return 1
+        self.figures[f"{section}.{name}"] = Figure(value, "1", given.mark, given.source, given.note)
         return int(value)
 
     def bits(self, name: str, default: int) -> int:
@@ -213,6 +226,8 @@ class _Reader:
         if not 0 <= clocks + 1e-6 <= MAX_CLOCKS:
             self.problem(path, "must be a time of at most 10^8 clocks", got=str(given.value))
             return 0
+        if name in NONZERO and clocks <= 0:
+            self.problem(path, "must be above zero")
         return math.ceil(clocks - 1e-9)
 
 
@@ -240,9 +255,6 @@ def filled(clocks: Mapping[str, int], burst_length: int) -> dict[str, int]:
 def _check(card: Dram, reader: _Reader) -> None:
     """What single figures cannot tell."""
     clocks, counts = card.clocks, card.organization
-    for name in ("tBL", "tCCD_S", "tCL", "tRCD", "tRP", "tRAS"):
-        if clocks[name] < 1:
-            reader.problem(f"timing.{name}", "must be above zero")
     banks = math.prod(counts[name] for name in COUNTS[:6])
     if banks > MAX_BANKS:
         reader.problem("organization.banks", f"{banks} banks in all channels, at most {MAX_BANKS} can be simulated")
@@ -277,6 +289,28 @@ def _check_energy(card: Dram, reader: _Reader) -> None:
             reader.problem(f"energy.{current}", f"nothing beyond standby is left for '{event}'{hint}")
 
 
+def _others(data: Mapping[str | int, object], known: Sequence[Problem], where: str, marks: Marks) -> list[Problem]:
+    """What is wrong with the figures of a card whose form is wrong too: found with the keys at fault replaced."""
+    wrong = {tuple(problem.path.split(".")[:2]) for problem in known}
+    mended = {str(key): value for key, value in data.items() if key in DramFile.model_fields}
+    required: dict[str, type[Section]] = {"organization": OrganizationFile, "timing": TimingFile}
+    for name in (*required, "commands", "energy"):
+        section = mended.get(name)
+        if isinstance(section, dict):
+            mended[name] = {key: value for key, value in section.items() if (name, str(key)) not in wrong}
+    for problem in known:
+        name, _, key = problem.path.partition(".")
+        section, model = mended.get(name), required.get(name)
+        if model and isinstance(section, dict) and key in set(model.model_fields) - set(Section.model_fields):
+            section[key] = "1 ns" if key == "tCK" else 1
+    try:
+        reader = _Reader(validate(DramFile, mended, marks, where, CardError), where, marks)
+    except CardError:
+        return []  # more than single keys are at fault
+    reader.card()
+    return [problem for problem in reader.problems if tuple(problem.path.split(".")[:2]) not in wrong]
+
+
 def read_dram(source: Path | Traversable | str) -> Dram:
     """Read a DRAM card from a file or its text; `CardError` names everything that is wrong with its place."""
     where = "<text>" if isinstance(source, str) else str(source)
@@ -286,10 +320,11 @@ def read_dram(source: Path | Traversable | str) -> Dram:
         raise CardError(*error.problems) from None
     if not isinstance(data, dict):
         raise CardError(Problem("a DRAM card is a mapping", where))
-    reader = _Reader(validate(DramFile, data, marks, where, CardError), where, marks)
+    try:
+        reader = _Reader(validate(DramFile, data, marks, where, CardError), where, marks)
+    except CardError as error:
+        raise CardError(*error.problems, *_others(data, error.problems, where, marks)) from None
     card = reader.card()
-    if not reader.problems and card.clock <= 0:
-        reader.problem("timing.tCK", "must be above zero")
     if not reader.problems:
         _check(card, reader)
         _check_energy(card, reader)

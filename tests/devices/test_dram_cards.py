@@ -95,6 +95,18 @@ def test_a_wrong_card_says_what_and_where(old: str, new: str, said: str, tmp_pat
     assert str(caught.value).startswith(str(path))
 
 
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    """A misspelt key hides neither figures that are out of range nor sources that are not defined."""
+    text = TOY.replace("tRP: 4", "tRPP: 4").replace("tRCD: 4", "tRCD: -5")
+    text = text.replace("banks: 8", "channels: -3, banks: {value: 8, mark: assumed, source: nowhere}")
+    with pytest.raises(CardError) as caught:
+        read_dram(text)
+    said = {problem.path: str(problem) for problem in caught.value.problems}
+    assert set(said) == {"timing.tRPP", "timing.tRP", "timing.tRCD", "organization.channels", "organization.banks"}
+    assert "whole number from 1" in said["organization.channels"] and "%" not in said["organization.channels"]
+    assert "source 'nowhere' is not among" in said["organization.banks"]
+
+
 def test_an_unknown_card_has_a_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'hbm3'"):
         load_dram("hmb3")
