@@ -56,7 +56,6 @@ class Gpu:
     parameters: ClassVar[Mapping[str, str]] = {
         **REQUIRED,
         **{name: constant.unit for name, constant in CONSTANTS.items()},
-        "registers_per_unit": "B",
         "tensor_memory_per_unit": "B",
         "cache_partitions": "1",
         "active_static_power": "W",
