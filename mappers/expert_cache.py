@@ -12,8 +12,9 @@ from math import floor
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from scipy.optimize import brentq
+
+from hwsim.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -130,7 +131,7 @@ def _recent(touched: Floats, capacity: int) -> Floats:
     return held(float(steps))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _walk(asked: Flags, starts: npt.NDArray[np.int64], capacity: int, policy: int, warm: int) -> Floats:
     """Misses of each layer after ``warm`` steps: experts of a step in order, one cache for all layers."""
     steps, experts = asked.shape
@@ -164,7 +165,7 @@ def _walk(asked: Flags, starts: npt.NDArray[np.int64], capacity: int, policy: in
     return missed
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _victim(
     slots: npt.NDArray[np.int64],
     used: npt.NDArray[np.int64],

@@ -7,22 +7,19 @@ in the row of their owner.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import accumulate
-from pathlib import Path
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeAlias, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hwsim.compiled import compiled
 from hwsim.events.table import Table
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
-F = TypeVar("F", bound=Callable[..., object])
 
 ZERO, NONE = cast("int", np.int64(0)), cast("int", np.int64(-1))
 """As arguments: for a literal a function would be compiled once more."""
@@ -50,25 +47,6 @@ PASS, REGION, TURN, ITEM, PHASE, TASK, HELD, ENTRY, STREAM_WIDTH = range(9)
 FIRST, SECONDS, RATE, COST_WIDTH = range(4)
 LEFT, SINCE, SPEED, FLOW_WIDTH = range(4)
 FROM, UNTIL, TIMES, PERIOD, JUMP_WIDTH = range(5)
-
-
-def _sources() -> str:
-    """A digest of this folder's code."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
-
-
-SOURCES = _sources()
-
-
-def compiled(function: F) -> F:
-    """``function`` compiled on first use and kept beside its file; ``.py_func`` is the plain one.
-
-    Constants of one file are compiled into functions of others, of which numba only looks at their own file: what is
-    kept is kept under a name with the digest of all.
-    """
-    function.__qualname__ += f"_{SOURCES}"
-    return cast("F", njit(cache=True, nogil=True)(function))
 
 
 @compiled

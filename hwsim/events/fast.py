@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwsim.compiled import compiled
 from hwsim.events import arrays as a
 from hwsim.events.arrays import (
     AT_DONE,
@@ -51,7 +52,6 @@ from hwsim.events.arrays import (
     Arrays,
     Floats,
     Ints,
-    compiled,
     cost_row,
     flow_row,
     in_progress,

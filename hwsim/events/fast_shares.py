@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwsim.compiled import compiled
 from hwsim.events.arrays import (
     AT_FREE,
     AT_LOAD,
@@ -28,7 +29,6 @@ from hwsim.events.arrays import (
     ZERO,
     Floats,
     Ints,
-    compiled,
     cost_row,
     flow_row,
     in_progress,

@@ -8,6 +8,7 @@ follows until a stream reaches the end of the repetition is what followed then: 
 
 from __future__ import annotations
 
+from hwsim.compiled import compiled
 from hwsim.events.arrays import (
     AT_DONE,
     AT_ITEM,
@@ -64,7 +65,6 @@ from hwsim.events.arrays import (
     WAITING,
     Floats,
     Ints,
-    compiled,
     flow_row,
     in_progress,
     needed,
