@@ -11,6 +11,7 @@ from hwsim.devices.storage.analytic import analyse
 from hwsim.devices.storage.card import drive_names, load_drive
 from hwsim.devices.storage.drive import Cache, Drive
 from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.progress import Tell, silent
 from hwsim.devices.storage.report import report
 from hwsim.devices.storage.simulate import simulate
 from hwsim.devices.storage.state import SECTOR
@@ -28,27 +29,29 @@ def bench(
     settings: list[str] | None = None,
     write_cache: bool = True,
     replay: Path | None = None,
+    tell: Tell = silent,
 ) -> dict[str, Any]:
     """Run a load on the drive's card of that name or file; ``question`` has the fields of `Load` and ``runtime``.
 
     ``replay`` is a trace whose requests come at their own times, with at most ``iodepth`` of them in flight.
+    ``tell`` hears of what takes long.
     """
     drive = prepared(card, settings, write_cache)
     asked = dict(question)
     runtime = asked.pop("runtime", None)
     load = Load(**{name: value for name, value in asked.items() if value is not None})
     if replay is not None:
-        return replayed(drive, load, replay)
+        return replayed(drive, load, replay, tell)
     if runtime is not None:
-        load = replace(load, number_ios=_requests_of(drive, load, runtime))
-    return report(simulate(drive, load), load, analyse(drive, load))
+        load = replace(load, number_ios=_requests_of(drive, load, runtime, tell))
+    return report(simulate(drive, load, tell=tell), load, analyse(drive, load))
 
 
-def replayed(drive: Drive, load: Load, path: Path) -> dict[str, Any]:
+def replayed(drive: Drive, load: Load, path: Path, tell: Tell = silent) -> dict[str, Any]:
     """The answer for a trace: what came out beside the response times that the trace has."""
     trace = read_trace(path)
     like = replace(load, rw="randrw", rwmixread=round(trace.reads * 100), bs=SECTOR, number_ios=len(trace.stream))
-    outcome = simulate(drive, like, trace)
+    outcome = simulate(drive, like, trace, tell)
     found = report(outcome, like, None)
     found["rw"] = found["jobs"][0]["jobname"] = "replay"
     measured = float(trace.measured.mean())
@@ -72,7 +75,7 @@ def changes(settings: list[str]) -> dict[str, object]:
     return found
 
 
-def _requests_of(drive: Drive, load: Load, runtime: float) -> int:
+def _requests_of(drive: Drive, load: Load, runtime: float, tell: Tell) -> int:
     """How many requests a run of that many seconds takes, from a short one."""
-    pilot = simulate(drive, replace(load, number_ios=min(PILOT, max(10 * load.depth, 1000))))
+    pilot = simulate(drive, replace(load, number_ios=min(PILOT, max(10 * load.depth, 1000))), tell=tell)
     return max(1, round(len(pilot.log) / pilot.seconds * runtime))

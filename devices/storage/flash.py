@@ -305,7 +305,8 @@ def suspend(s: State, lun: int, time: int) -> None:
         return
     lead = s[lun + Lun.LEAD]
     s[lun + Lun.SUSPENDED] = which
-    s[lun + Lun.REMAINING] = remaining + s[K.SUSPEND_TICKS]
+    s[lun + Lun.REMAINING] = remaining
+    s[lun + Lun.STOPS] = time + s[K.SUSPEND_TICKS]
     s[lun + Lun.EXCLUSIVE] = 0
     s[lead + Pl.DUE] = -1
     s[lead + Pl.TICKS] -= remaining
@@ -337,7 +338,7 @@ def work(s: State, lun: int, plane: int, time: int, ticks: int) -> None:
 
 @compiled
 def command_sent(s: State, tx: int, time: int) -> None:
-    """The command has arrived: the array begins."""
+    """The command has arrived: the array begins, once what it interrupted has come to rest."""
     lun, kind, plane = s[tx + Tx.LUN], s[tx + Tx.KIND], s[tx + Tx.PLANE]
     ticks = 0
     mate = tx
@@ -347,6 +348,8 @@ def command_sent(s: State, tx: int, time: int) -> None:
             one += retries(s, mate)
         ticks = max(ticks, one)
         mate = s[mate + Tx.MATE]
+    if kind == Kind.READ:
+        ticks += max(0, s[lun + Lun.STOPS] - time)
     s[plane + Pl.TX] = tx
     work(s, lun, plane, time, ticks)
 

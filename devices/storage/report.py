@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwsim.devices.storage.analytic import Answer
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.simulate import Outcome, latencies
-from hwsim.devices.storage.state import TICKS, Ints, K, N
+from hwsim.devices.storage.state import TICKS, Ints, K, M, N
 from hwsim.devices.storage.things import Ch, Log, Op
 
 PERCENTILES = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99)
@@ -35,6 +35,7 @@ def report(outcome: Outcome, load: Load, answer: Answer | None) -> dict[str, Any
         "number_ios": len(log),
         "precondition": load.prepared(outcome.drive),
         "simulated_blocks": outcome.scale,
+        "simulated": simulated(outcome),
         "runtime_s": outcome.seconds,
         "iops": iops,
         "bw_bytes": float(steady[:, Log.BYTES].sum()) / seconds,
@@ -48,6 +49,12 @@ def report(outcome: Outcome, load: Load, answer: Answer | None) -> dict[str, Any
         "utilisation": outcome.utilisation(),
         "analytic": analytic(answer, iops) if answer else None,
     }
+
+
+def simulated(outcome: Outcome) -> dict[str, int]:
+    """How many blocks of a plane and pages of a block are simulated, and of how many."""
+    span, nand = outcome.span, outcome.drive.nand
+    return {"blocks": span.blocks, "of_blocks": nand.blocks, "pages": span.pages, "of_pages": nand.pages}
 
 
 def side(log: Ints, op: Op, seconds: float) -> dict[str, Any]:
@@ -84,13 +91,18 @@ def percentiles(times: NDArray[np.float64]) -> dict[str, float]:
 
 
 def flash(outcome: Outcome) -> dict[str, Any]:
-    """What the flash did; write amplification is programmed over written mapping units, padding included."""
+    """What the flash did; write amplification is programmed over written mapping units, padding included.
+
+    A second figure has what was programmed of the mapping table as well.
+    """
     count = outcome.count
     written = count(N.HOST_SLOTS) + count(N.REWRITTEN)
     programmed = count(N.HOST_SLOTS) + count(N.GC_SLOTS) + count(N.PADDED_SLOTS)
     unit = outcome.drive.ftl.mapping_unit
+    table = count(N.MAP_PROGRAMS) * outcome.drive.nand.page / unit
     return {
         "write_amplification": programmed / written if written else None,
+        "write_amplification_with_map": (programmed + table) / written if written else None,
         "write_amplification_steady": _steady(outcome),
         "host_write_bytes": written * unit,
         "collected_bytes": count(N.GC_SLOTS) * unit,
@@ -107,6 +119,7 @@ def flash(outcome: Outcome) -> dict[str, Any]:
         "collection_reads": count(N.GC_READS),
         "map_reads": count(N.MAP_READS),
         "map_writes": count(N.MAP_WRITES),
+        "map_programs": count(N.MAP_PROGRAMS),
         "collections": count(N.COLLECTIONS),
         "levellings": count(N.LEVELLINGS),
         "retired_blocks": count(N.RETIRED),
@@ -114,6 +127,8 @@ def flash(outcome: Outcome) -> dict[str, Any]:
         "uncorrectable": count(N.UNCORRECTABLE),
         "suspensions": count(N.SUSPENSIONS),
         "cache_hits": count(N.BUFFER_HITS),
+        # The last write that waited for the cache is remembered after it was let in.
+        "cache_took_all": bool(outcome.state[K.BUFFERED] and written and not outcome.state[M.WAIT_TAIL]),
     }
 
 
@@ -128,10 +143,11 @@ def _steady(outcome: Outcome) -> float | None:
 def endurance(outcome: Outcome) -> dict[str, float | None]:
     """What the drive can take, and what of that this load takes.
 
-    Bytes that the host can write in the drive's life = capacity of the flash x program/erase cycles / amplification.
+    Bytes that the host can write in the drive's life = capacity of the flash x program/erase cycles / amplification,
+    programs of the mapping table included.
     """
     drive, facts = outcome.drive, flash(outcome)
-    waf = facts["write_amplification"]
+    waf = facts["write_amplification_with_map"]
     total = drive.nand.capacity * drive.nand.endurance
     written = facts["host_write_bytes"]
     rate = written / outcome.seconds
@@ -151,7 +167,7 @@ def energy(outcome: Outcome) -> dict[str, float]:
     channels = state[state[K.CHANNELS_AT] :][: int(state[K.CHANNELS]) * Ch.SIZE].reshape(-1, Ch.SIZE)
     parts = {
         "read_j": count(N.READS) * costs.read,
-        "program_j": count(N.PROGRAMS) * pages * costs.program,
+        "program_j": (count(N.PROGRAMS) * pages + count(N.MAP_PROGRAMS)) * costs.program,
         "erase_j": count(N.ERASES) * drive.width * costs.erase,
         "bus_j": float(channels[:, Ch.BYTES].sum()) * costs.bus,
         "dram_j": count(N.DRAM_BYTES) * costs.dram,

@@ -220,7 +220,9 @@ def array_written(s: State, tx: int, time: int) -> None:
     """A program or an erase has ended."""
     if s[tx + Tx.KIND] == Kind.ERASE:
         erased(s, tx)
-    elif s[tx + Tx.SOURCE] != Source.MAP:
+    elif s[tx + Tx.SOURCE] == Source.MAP:
+        s[N.MAP_PROGRAMS] += 1
+    else:
         row_programmed(s, tx)
         finish_program(s, tx, time)
     free_tx(s, tx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from hwsim.devices.storage.build import Span, build
 from hwsim.devices.storage.drive import Drive
 from hwsim.devices.storage.ftl import close_rows, fill
 from hwsim.devices.storage.load import Load, Precondition
+from hwsim.devices.storage.progress import Steps, Tell, silent, waiting
 from hwsim.devices.storage.run import run
 from hwsim.devices.storage.state import SECTOR, TICKS, Fault, Ints, K, M, N, words
 from hwsim.devices.storage.things import Ch, Log, Op, Pl, Server, Sv
@@ -22,6 +24,8 @@ FILLED_SLOTS = 2**23
 LEAST_BLOCKS, LEAST_ROWS = 256, 16
 WINDOW = (0.2, 0.9)
 """The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
+STEP_REQUESTS, STEP_UNITS = 20_000, 2**19
+"""Requests, and mapping units of a fill, between two words on how far a run is."""
 STEADY_PASSES = 3
 """How often the drive is overwritten at random until its write amplification is steady."""
 
@@ -76,8 +80,11 @@ class Outcome:
         }
 
 
-def simulate(drive: Drive, load: Load, trace: Trace | None = None) -> Outcome:
-    """Run ``load`` on ``drive``; with a ``trace``, its requests at its times, as many in flight as the load allows."""
+def simulate(drive: Drive, load: Load, trace: Trace | None = None, tell: Tell = silent) -> Outcome:
+    """Run ``load`` on ``drive``; with a ``trace``, its requests at its times, as many in flight as the load allows.
+
+    ``tell`` hears of what takes long.
+    """
     load.check()
     span, size, scale = spanned(drive, load)
     nvme = drive.nvme
@@ -86,18 +93,28 @@ def simulate(drive: Drive, load: Load, trace: Trace | None = None) -> Outcome:
     stream = asked if trace is None else folded(asked, span)
     wrapped = int((stream[:, 1:3] != asked[:, 1:3]).any(axis=1).sum())
     state = build(drive, stream, span, min(depth, len(stream)), traced=trace is not None, seed=load.seed)
-    prepare(state, load.prepared(drive), size)
+    with waiting(tell, "compiling the simulator, once"):
+        fill(words(state), 0, 0, False)
+        run(words(state))
+    prepare(state, load.prepared(drive), size, tell)
+    explain(drive, state)
     window = WINDOW if trace is None else (0.0, 1.0)
     first, last = (int(len(stream) * part) for part in window)
-    marks = [_run_to(drive, state, stop) for stop in (first, last, len(stream))]
+    steps = Steps(tell, "requests")
+    marks = [_run_to(drive, state, stop, steps) for stop in (first, last, len(stream))]
     return Outcome(drive, state, span, scale, float(state[M.NOW]) / TICKS, marks[1] - marks[0], window, wrapped)
 
 
-def _run_to(drive: Drive, state: Ints, stop: int) -> Ints:
+def _run_to(drive: Drive, state: Ints, stop: int, steps: Steps) -> Ints:
     """Run until so many requests are done; returns the counts so far. `CheckFailed` says why a run cannot go on."""
-    state[M.STOP] = stop
-    run(words(state))
-    explain(drive, state)
+    while True:
+        done = int(state[M.DONE])
+        state[M.STOP] = min(stop, done + STEP_REQUESTS)
+        run(words(state))
+        explain(drive, state)
+        steps.at(int(state[M.DONE]), int(state[M.STREAM]))
+        if state[M.DONE] >= stop:
+            break
     return state[N.READS : len(N) + N.READS].copy()
 
 
@@ -131,7 +148,9 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
         return Span(size, nand.blocks, nand.pages, False, partial), size, 1.0
     most = (FILLED_SLOTS if whole else MOST_SLOTS) // (drive.groups * drive.row // unit)
     rows = nand.pages // drive.row_pages
-    blocks = min(nand.blocks, max(LEAST_BLOCKS, most // rows))
+    # Collection keeps some blocks however few are simulated: the spare ones must be more than those.
+    needed = ceil(2 * (drive.ftl.reserve + 3) / max(drive.ftl.over_provisioning, 1e-9))
+    blocks = min(nand.blocks, max(LEAST_BLOCKS, needed, most // rows))
     rows = min(rows, max(LEAST_ROWS, most // blocks))
     scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
     held = int(capacity * scale) // unit * unit
@@ -139,34 +158,45 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
 
-def prepare(state: Ints, prepared: Precondition, size: int) -> None:
+def prepare(state: Ints, prepared: Precondition, size: int, tell: Tell = silent) -> None:
     """Put the drive into the state that the load finds, in no time, and begin to count."""
     if not state[K.MAPPED] or prepared == "none":
         return
     units = -(-size // int(state[K.SLOT_BYTES]))
-    fill(words(state), 0, int(state[K.LPNS]) if prepared in ("fill", "steady") else units, False)
+    whole = int(state[K.LPNS])
+    _fill(state, whole if prepared in ("fill", "steady") else units, False, Steps(tell, "mapping units filled"))
     if prepared == "steady":
-        fill(words(state), 0, STEADY_PASSES * int(state[K.LPNS]), True)
+        _fill(state, STEADY_PASSES * whole, True, Steps(tell, "mapping units overwritten"))
     close_rows(words(state))
     if state[K.PARTIAL]:
         state[state[K.SECTORS_AT] : state[K.L2P_AT]] = (1 << (state[K.SLOT_BYTES] // 512)) - 1
-    state[N.READS : N.WRITE_BYTES + 1] = 0
+    state[N.READS : N.READS + len(N)] = 0
+
+
+def _fill(state: Ints, count: int, random: bool, steps: Steps) -> None:
+    """Write so many mapping units in no time, until the drive has no room."""
+    for first in range(0, count, STEP_UNITS):
+        fill(words(state), first, min(STEP_UNITS, count - first), random)
+        if state[M.FAULT]:
+            return
+        steps.at(first + STEP_UNITS, count)
 
 
 def explain(drive: Drive, state: Ints) -> None:
     """Raise what a fault of the run means."""
     fault = Fault(int(state[M.FAULT]))
     done, total = int(state[M.DONE]), int(state[M.STREAM])
-    after = f"after {done} of {total} requests"
+    after = f"after {done} of {total} requests" if done else "before the first request is done"
     if fault == Fault.WORN:
         raise CheckFailed(
             f"drive '{drive.name}' is worn out {after}: {state[N.RETIRED]} blocks are retired, none is free"
         )
     if fault in (Fault.FULL, Fault.STALLED):
-        waiting = "writes wait for free blocks, and no block has anything to reclaim"
+        blocks, spare = int(state[K.BLOCKS]), drive.ftl.over_provisioning
         raise CheckFailed(
-            f"drive '{drive.name}' is full {after}: {waiting}; "
-            f"over-provisioning of {drive.ftl.over_provisioning:.1%} of {int(state[K.BLOCKS])} blocks is too little"
+            f"drive '{drive.name}' is full {after}: writes wait for free blocks, and no block has anything to reclaim; "
+            f"over-provisioning of {spare:.1%} leaves {spare * blocks:.0f} spare of a die's {blocks} simulated blocks, "
+            f"and collection keeps {int(state[K.GC_STOP])} of them"
         )
     if fault == Fault.POOL:
         raise CheckFailed(f"drive '{drive.name}' has too many commands in flight {after}: choose a smaller --iodepth")

@@ -225,6 +225,7 @@ class N(IntEnum):
     REWRITTEN = 153  # slots overwritten in the write cache
     READ_BYTES = 154
     WRITE_BYTES = 155
+    MAP_PROGRAMS = 156  # pages of the table
 
 
 FIXED = 160

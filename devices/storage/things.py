@@ -93,7 +93,8 @@ class Lun(IntEnum):
     CHANNEL = 10
     HEADS = 11  # first of each queue
     TAILS = 17
-    SIZE = 23
+    STOPS = 23  # when what was interrupted last has come to rest
+    SIZE = 24
 
 
 class Ch(IntEnum):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_json
+from hwsim.commands.output import print_json, say
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, format_seconds, parse
 
@@ -92,7 +92,7 @@ def bench(
         "precondition": precondition,
         "seed": seed,
     }
-    found = run(card, question, settings, write_cache, replay)
+    found = run(card, question, settings, write_cache, replay, lambda text: say(f"hwsim: {text}"))
     if json:
         print_json(found)
     else:
@@ -146,10 +146,17 @@ def _facts(found: Mapping[str, Any]) -> list[str]:
         f"energy: {format_quantity(energy['total_j'], 'J')}, {format_quantity(energy['power_w'], 'W')}, {per_byte}/B"
     )
     lines.append("busy: " + ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in busy.items()))
+    if flash["cache_took_all"]:
+        lines.append("write cache: it took every write at once, so that no write waited for the flash")
     if found["errors"]:
         lines.append(f"errors: {found['errors']} requests met an uncorrectable page")
     if found["simulated_blocks"] < 1:
-        lines.append(f"simulated with {found['simulated_blocks']:.1%} of the drive's blocks")
+        least, all_blocks = found["simulated"]["blocks"], found["simulated"]["of_blocks"]
+        pages, all_pages = found["simulated"]["pages"], found["simulated"]["of_pages"]
+        lines.append(
+            f"simulated on {found['simulated_blocks']:.1%} of the flash: {least} of {all_blocks} blocks of a plane, "
+            f"{pages} of {all_pages} pages of a block"
+        )
     if formulas is None:
         if found["wrapped"]:
             lines.append(

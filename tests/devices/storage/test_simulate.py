@@ -20,9 +20,11 @@ from hwsim.devices.storage.build import Span, build
 from hwsim.devices.storage.drive import Cache, Drive, Mechanics, Nvme
 from hwsim.devices.storage.events import next_event, schedule
 from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.report import report
 from hwsim.devices.storage.simulate import Outcome, simulate
 from hwsim.devices.storage.state import SOURCE_BITS, TICKS, Ints, K, M, N, words
-from hwsim.devices.storage.things import Bl, Block, Ch, Gr, Log, Pl
+from hwsim.devices.storage.things import Bl, Block, Ch, Gr, Log, Op, Pl
+from hwsim.devices.storage.trace import Trace
 from hwsim.errors import CheckFailed, InputError
 
 CALM = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -129,11 +131,50 @@ class TestHandMadeSums:
         assert fast.count(N.SUSPENSIONS) > 0
         assert means[1] < 0.8 * means[0]
 
+    def test_a_program_comes_to_rest_before_the_read_that_interrupts_it(self) -> None:
+        """A read 200 us after a write to the only die: its command is sent while the program stops, its array waits."""
+        stream = np.array([[Op.WRITE, 0, 4096, 0], [Op.READ, 4096, 4096, 200e-6 * TICKS]], np.int64)
+        trace = Trace(stream, np.zeros(2))
+        served = []
+        for suspend in (0.0, 10e-6):
+            drive = small(channels=1, chips=1, planes=1, suspend_programs=True, suspend=suspend, blocks=64)
+            outcome = simulate(drive, Load("randrw", 4096, 4, number_ios=2), trace)
+            assert outcome.count(N.SUSPENSIONS) == 1
+            served.append([int(row[Log.DONE] - row[Log.SENT]) / TICKS for row in outcome.log])
+        assert served[1][0] - served[0][0] == pytest.approx(10e-6 - 290e-9, abs=1e-9)
+        assert served[1][1] - served[0][1] == pytest.approx(10e-6 - 290e-9, abs=1e-9)
+
     def test_trims_leave_nothing_to_collect(self) -> None:
-        """A trimmed drive moves no page when it is written again."""
-        drive = small(over_provisioning=0.45)
-        trimmed = simulate(drive, Load("trim", 4096, 1, number_ios=500, precondition="fill"))
-        assert trimmed.count(N.TRIMMED) == len(np.unique(np.arange(500) % (int(drive.capacity) // 4096)))
+        """A trimmed drive moves no page when it is written again; one that is not trimmed does."""
+        drive = small(over_provisioning=0.3, blocks=64)
+        units = int(drive.capacity) // 4096
+        order = np.random.default_rng(1).permutation(units)
+        moved = []
+        for op in (Op.TRIM, Op.READ):
+            stream = np.zeros((2 * units, 4), np.int64)
+            stream[:units, 0], stream[units:, 0] = op, Op.WRITE
+            stream[:units, 1], stream[units:, 1], stream[:, 2] = np.arange(units) * 4096, order * 4096, 4096
+            load = Load("randrw", 4096, 1, number_ios=len(stream), precondition="fill")
+            outcome = simulate(drive, load, Trace(stream, np.zeros(len(stream))))
+            assert outcome.count(N.TRIMMED) == (units if op == Op.TRIM else 0)
+            assert outcome.count(N.HOST_SLOTS) == units
+            moved.append(outcome.count(N.GC_SLOTS))
+        assert moved[0] == 0
+        assert moved[1] > 0
+
+    def test_programs_of_the_mapping_table_wear_and_cost_energy(self) -> None:
+        """Each is one page, and counts beside what the host and collection program."""
+        drive = small(mapping_cache=256, blocks=64)
+        load = Load("randwrite", 4096, 4, number_ios=2000)
+        outcome = simulate(drive, load)
+        found = report(outcome, load, None)
+        facts = found["flash"]
+        table = facts["map_programs"]
+        assert 0 < table <= facts["map_writes"]
+        extra = facts["write_amplification_with_map"] - facts["write_amplification"]
+        assert extra == pytest.approx(table * drive.nand.page / facts["host_write_bytes"])
+        programmed = facts["rows_programmed"] + table
+        assert found["energy"]["program_j"] == pytest.approx(programmed * drive.energy.program)
 
     def test_the_write_cache_answers_before_the_flash(self) -> None:
         outcome = simulate(small(cache=CACHED), Load("randwrite", 4096, 1, number_ios=50, size=SPACE))
