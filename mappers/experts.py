@@ -27,6 +27,7 @@ from hwsim.placement import HOST, Placed
 from hwsim.system import System, system_of
 
 STREAM = "expert copies"
+SEPARATE = 16  # experts of a layer up to which each is a copy of its own; more are one, as simulating thousands is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +137,14 @@ def _place(plan: Plan, device: Device, policy: Policy, source: str) -> Placed:
     return place_rest(plan.drawn, experts, {source: needed}, plan.buffer, device, policy)
 
 
+def _copies(fetches: float) -> tuple[float, ...]:
+    """The experts in each of the copies that bring ``fetches``: one, and what is left of an expected number."""
+    if fetches > SEPARATE:
+        return (fetches,)
+    part = fetches % 1
+    return (*(1.0,) * int(fetches), *([part] if part else []))
+
+
 def _route(system: System, options: ExpertsOptions) -> tuple[str, ...]:
     """The memories that an expert passes through, from where it lies to its place."""
     main = system.card.main.name
@@ -203,12 +212,13 @@ class _Steps:
 
     def _copy(self, number: int, waits: tuple[Wait, ...]) -> int | None:
         """The copies of a layer's experts; the last step, None where the device has them all."""
-        layer = self._plan.layers[number]
-        nbytes = self._plan.fetches[number] * layer.expert_bytes
-        if not nbytes:
+        layer, fetches = self._plan.layers[number], self._plan.fetches[number]
+        if not fetches:
             return None
-        for source, target in pairwise(self._route):
-            name = "put experts into place" if source == target else "fetch experts"
-            self._steps.append(Transfer(name, nbytes, source, target, path=layer.path, stream=STREAM, waits=waits))
-            waits = (Wait(len(self._steps) - 1),)
+        for share in _copies(fetches):
+            nbytes = share * layer.expert_bytes
+            for source, target in pairwise(self._route):
+                name = "put an expert into place" if source == target else "fetch an expert"
+                self._steps.append(Transfer(name, nbytes, source, target, path=layer.path, stream=STREAM, waits=waits))
+                waits = (Wait(len(self._steps) - 1),)
         return len(self._steps) - 1

@@ -62,6 +62,16 @@ def test_a_token_needs_an_expert_of_each_layer(device, mode, experts):
     assert moved == pytest.approx([experts * EXPERT] * 6)
 
 
+def test_every_expert_pays_the_latency_of_the_link(device):
+    """A few experts of each layer, one after the other, and nothing that hides them."""
+    far = hwsim.load_device("nvidia-a100-80gb", {"links.pcie.latency": "1001 us"})
+    options = {"mode": "on-demand", "staged": False, "batch": 8}
+    count = len(fetches(plan(device, **options)))
+    assert 6 * 64 * (1 - (63 / 64) ** 8) <= count <= 6 * 8
+    times = [seconds(one, **options) for one in (device, far)]
+    assert times[1] - times[0] == pytest.approx(count * 1e-3, rel=0.01)
+
+
 def test_encoders_fetch_what_their_tokens_touch(device):
     """Six layers of the encoder, whole experts in turn; then six of the decoder for its first token."""
     counts = [step.nbytes / EXPERT for step in fetches(plan(device, "prefill", mode="pre-gated"))]
