@@ -20,7 +20,7 @@ from hwsim.devices.gpu.families import family_of
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.loads import Columns, Loads
 from hwsim.devices.gpu.outside import Outside, Sent
-from hwsim.devices.gpu.power import Power
+from hwsim.devices.gpu.power import Drawn, Power
 from hwsim.devices.gpu.timing import Array, Timing
 from hwsim.mapper import Kernel, Launch
 
@@ -95,26 +95,25 @@ class Gpu:
         Power is limited over milliseconds: what hungry kernels draw more than the limit, others save.
         """
         costs: list[Cost | None] = [None] * len(kernels)
-        stalled = np.empty(len(kernels))
+        drawn = Drawn(*np.empty((len(Drawn._fields), len(kernels))))
         for batch in self.batches(kernels):
             times = self.times(batch, limited=False, passed=True)
-            stalled[list(batch.places)] = times.stalled
+            for column, values in zip(drawn, times.drawn, strict=True):
+                column[list(batch.places)] = values
             for place, cost in zip(batch.places, times.costs(), strict=True):
                 costs[place] = cost
         found = cast("list[Cost]", costs)
-        seconds, joules = (np.array([getattr(cost, name) for cost in found]) for name in ("seconds", "joules"))
-        totals = (np.array([np.dot(counts, values)]) for values in (stalled, seconds, joules))
-        clock = float(self._power.clock(*totals)[0])
-        if clock == 1.0:
+        clock, seconds, joules = self._power.settled(drawn, np.asarray(counts, float))
+        if clock[0] == 1.0:
             return found
         return [
             replace(
                 cost,
-                seconds=wait + (cost.seconds - wait) / clock,
-                joules=cost.joules * clock**2,
-                bound=cost.bound if wait > cost.seconds / 2 or clock >= THROTTLED else "power",
+                seconds=taken,
+                joules=spent,
+                bound=cost.bound if wait > cost.seconds / 2 or clock[0] >= THROTTLED else "power",
             )
-            for cost, wait in zip(found, stalled.tolist(), strict=True)
+            for cost, taken, spent, wait in zip(found, seconds.tolist(), joules.tolist(), drawn.stalled, strict=True)
         ]
 
     def with_constants(self, values: Mapping[str, float]) -> Gpu:
@@ -175,19 +174,25 @@ class Gpu:
         seconds = own if given is None else given
         cached = load.read + load.write + timing.cache_again
         served = load.main_read + load.main_write + timing.main_again
-        joules = self._power.joules(load, timing, served) + np.array([sent.joules for sent in batch.outside])
-        stalled = np.minimum(served / chip.main_bandwidth, seconds)
-        clock = self._power.clock(stalled, seconds, joules) if limited else np.ones_like(seconds)
-        settled = stalled + (seconds - stalled) / clock
-        if self.state is State.RUN:
-            seconds, joules = settled, joules * clock**2
-        else:  # energies are of runs that last, times as far as their power settles
-            late = np.clip(1.0 - SETTLING / (RUNS[self.state] * seconds), 0.0, 1.0)
-            taken = seconds + late * (settled - seconds) if given is None else given
-            joules = joules * clock**2 + self.card.static_power * (settled - taken)
-            seconds = taken
+        drawn = Drawn(
+            seconds,
+            np.minimum(served / chip.main_bandwidth, seconds),
+            np.minimum(timing.working, seconds),
+            self._power.inside(load, timing),
+            self._power.outside(load, served) + np.array([sent.joules for sent in batch.outside]),
+        )
+        clock = np.ones_like(seconds)
+        joules = drawn.joules(1.0)
+        if limited:
+            clock, settled, joules = self._power.settled(drawn)
+            if self.state is State.RUN:
+                seconds = settled
+            else:  # energies are of runs that last, times as far as their power settles
+                late = np.clip(1.0 - SETTLING / (RUNS[self.state] * seconds), 0.0, 1.0)
+                seconds = seconds + late * (settled - seconds) if given is None else given
+                joules = joules + self.card.static_power * (settled - seconds)
         throttled = np.where(self.state is State.RUN, clock < THROTTLED, False).astype(float)
-        return Times(chip, batch, timing, seconds, stalled, throttled, joules, cached, served)
+        return Times(chip, batch, timing, seconds, throttled, joules, drawn, cached, served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +208,16 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What the kernels of a batch take: seconds (``throttled`` where power lowers the clock), of which they are
-    ``stalled`` on main memory, dynamic joules, bytes."""
+    """What the kernels of a batch take: seconds (``throttled`` where power lowers the clock), dynamic joules, what
+    they draw at full clocks, bytes."""
 
     chip: Chip
     batch: Batch
     timing: Timing
     seconds: Array
-    stalled: Array
     throttled: Array
     joules: Array
+    drawn: Drawn
     cached: Array
     served: Array
 

@@ -72,6 +72,7 @@ def _mixed(share: Array, a: Timing, b: Timing) -> Timing:
         cache_again=mix(a.cache_again, b.cache_again),
         padding=mix(a.padding, b.padding),
         launches=mix(a.launches, b.launches),
+        issued=mix(a.issued, b.issued),
     )
 
 

@@ -16,8 +16,8 @@ from hwsim.devices.gpu.attention_tiles import (
     answer,
     join,
     main_seconds,
-    padding,
     step,
+    tiled,
 )
 from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
@@ -65,7 +65,8 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
         "main": main,
     }
     launches = np.where(splits > 1, 2.0, 1.0)
-    return Timing(seconds, busy, cache_again=again, padding=padding(x, cut.width), launches=launches)
+    work = tiled(x, load, cut, count * walk, slices)
+    return Timing(seconds, busy, cache_again=again, padding=work.padding, launches=launches, issued=work.issued)
 
 
 def _splits(x: Attention, tiles: Array, chip: Chip) -> Array:

@@ -23,8 +23,8 @@ from hwsim.devices.gpu.attention_tiles import (
     again,
     main_seconds,
     missing,
-    padding,
     step,
+    tiled,
     walked,
     warpgroups,
 )
@@ -203,12 +203,14 @@ def flash(x: Attention, load: Load, chip: Chip, served: bool = True) -> Timing:
     seconds = start + np.maximum.reduce([busy, cache, stalled, late]) + join
     used = {"matmul": np.minimum(busiest * one.matmul, seconds), "special": load.special / load.special_rate}
     launches = np.where(x.backward > 0, 3.0, np.where(splits > 1, 2.0, 1.0))
+    work = tiled(x, load, cut, blocks)
     return Timing(
         seconds,
         {**used, "cache": cache, "main": main},
         cache_again=more,
-        padding=padding(x, cut.width),
+        padding=work.padding,
         launches=launches,
+        issued=work.issued,
     )
 
 

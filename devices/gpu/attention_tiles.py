@@ -63,6 +63,13 @@ class Cut(NamedTuple):
     width: Array | float
 
 
+class Tiled(NamedTuple):
+    """Matrix work over the work that is wanted, and instructions of lanes."""
+
+    padding: Array
+    issued: Array
+
+
 def warpgroups(chip: Chip) -> bool:
     """Whether matrix instructions run beside the warps that issue them (Hopper, Blackwell): those are 256 wide."""
     return chip.tile_n > chip.tile_m
@@ -92,10 +99,8 @@ def step(
     With values in ``slices``, each block of threads makes all scores and one slice of the output. Special units make
     that share of the ``exponentials``.
     """
-    wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
-    products = np.where(x.backward > 0, 3 * wide + 2 * wide_v, wide + wide_v / slices)
     scores = cut.rows * cut.keys
-    matmul = 2 * scores * products * chip.units / load.matmul_rate / chip["attention_share"]
+    matmul = 2 * scores * _depth(x, cut, slices) * chip.units / load.matmul_rate / chip["attention_share"]
     softmax = scores * (exponentials / load.special_rate + VECTOR_OPS / load.vector_rate) * chip.units
     return Step(matmul, softmax)
 
@@ -148,13 +153,21 @@ def whole(x: Attention, load: Load, chip: Chip) -> Timing:
     seconds = start + np.maximum.reduce([busiest * block + turns, cache, main])
     busy = {"matmul": busiest * one.matmul, "special": load.special / load.special_rate, "cache": cache, "main": main}
     launches = np.where(x.backward > 0, 3.0, 1.0)
-    return Timing(seconds, busy, cache_again=more, padding=padding(x, cut.width), launches=launches)
+    work = tiled(x, load, cut, blocks)
+    return Timing(seconds, busy, cache_again=more, padding=work.padding, launches=launches, issued=work.issued)
 
 
-def padding(x: Attention, width: Array | float) -> Array:
-    """Matrix work with padded head sizes over that without."""
-    wide = np.ceil(x.head_dim / width) + np.ceil(x.v_dim / width)
-    return wide * width / (x.head_dim + x.v_dim)
+def _depth(x: Attention, cut: Cut, slices: Array | float = 1.0) -> Array:
+    """Products behind each score, heads padded, with values in ``slices``."""
+    wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
+    return np.where(x.backward > 0, 3 * wide + 2 * wide_v, wide + wide_v / slices)
+
+
+def tiled(x: Attention, load: Load, cut: Cut, blocks: Array, slices: Array | float = 1.0) -> Tiled:
+    """What whole tiles do that walk so many ``blocks`` of keys in all, whatever of their scores is wanted."""
+    scores = blocks * cut.rows * cut.keys
+    done = 2 * scores * _depth(x, cut, slices)
+    return Tiled(np.maximum(1.0, done / np.maximum(load.matmul, 1.0)), VECTOR_OPS * scores)
 
 
 def _ends(x: Attention, load: Load, chip: Chip) -> Array:

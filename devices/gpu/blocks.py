@@ -23,6 +23,9 @@ UNIT_THREADS, UNIT_BLOCKS, SCHEDULERS = 2048, 32, 4
 # the queue of a busy memory, so that waits and the busiest resource add up with a lower power.
 OVERLAP, QUEUEING = 8.0, 2.0
 
+# A unit's first cache: slots of its schedulers that a lane's byte takes, and each access of a warp at least (a cycle).
+FIRST_CACHE, LEAST_ACCESS = 3.0, 4.0
+
 # Cycles from an arithmetic instruction to one that needs its result (arXiv 1804.06826, all architectures since Volta).
 DEPENDENT_CYCLES = 4.0
 
@@ -30,7 +33,8 @@ DEPENDENT_CYCLES = 4.0
 class Blocks(NamedTuple):
     """A grid of ``blocks`` of so many ``threads``.
 
-    Each block issues ``setup`` + ``instructions`` warp instructions and lives for ``source_waits`` answers of the
+    Each block issues ``setup`` + ``instructions`` warp instructions, waits ``queued`` slots of its schedulers for the
+    first cache, and lives for ``source_waits`` answers of the
     memory that its operands are in, ``cache_waits`` answers of the cache, of which ``shared_waits`` come from that
     memory too for the first blocks, since all read the same, and ``cycles`` of dependent instructions beyond those
     that issue in a row. A block can be cut into up to ``cut`` ones where the chip is empty otherwise, at ``setup``
@@ -44,6 +48,7 @@ class Blocks(NamedTuple):
     threads: Array
     setup: Array
     instructions: Array
+    queued: Array
     source_waits: Array
     cache_waits: Array
     shared_waits: Array
@@ -63,6 +68,7 @@ def grid(
     *,
     setup: float = 0.0,
     instructions: float = 0.0,
+    queued: float = 0.0,
     source_waits: float = 1.0,
     cache_waits: float = 0.0,
     shared_waits: float = 0.0,
@@ -77,7 +83,7 @@ def grid(
 ) -> Blocks:
     """`Blocks` of one kernel, before it becomes an entry of arrays."""
     waits = (source_waits, cache_waits, shared_waits, cycles)
-    sizes = (blocks, threads, setup, instructions, *waits, cut, again, held, kept, idle, fetches, launches)
+    sizes = (blocks, threads, setup, instructions, queued, *waits, cut, again, held, kept, idle, fetches, launches)
     return Blocks._make(sizes)
 
 
@@ -95,7 +101,7 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     life = x.source_waits / pieces * source + x.cache_waits * chip.cache.latency + x.cycles / pieces / chip.clock
     waves = np.ceil(blocks / slots)
     each = x.setup + x.instructions / pieces
-    issued = np.ceil(blocks / chip.units) * each / (SCHEDULERS * chip.clock * chip["issue_share"])
+    issued = np.ceil(blocks / chip.units) * (each + x.queued / pieces) / (SCHEDULERS * chip.clock * chip["issue_share"])
     main_again = x.again * chip.missing(x.kept + np.minimum(slots, blocks) * x.held)
     busy = {
         "matmul": load.matmul / load.matmul_rate,
@@ -124,6 +130,11 @@ def traffic(
         "cache": np.maximum(reading, writing),
         "main": (load.main_read + load.main_write + load.evicted + main_again) / chip.main_bandwidth,
     }
+
+
+def accesses(count: float, width: float) -> float:
+    """Slots of schedulers that ``count`` accesses of a warp, ``width`` bytes a lane, wait for the first cache."""
+    return count * max(LEAST_ACCESS, FIRST_CACHE * width)
 
 
 def together(*busy: Array, power: Array | float = OVERLAP) -> Array:

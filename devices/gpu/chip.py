@@ -25,6 +25,8 @@ REQUIRED: Mapping[str, str] = {
 # CUDA C++ Programming Guide: lanes of a warp, the widest load of a lane in bytes.
 LANES, LOAD_BYTES = 32, 16
 
+ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, as libraries do
+
 PARTITIONS = 2.0  # of the cache, as from the A100 on (NVIDIA A100 whitepaper), unless the card says otherwise
 
 # Share of the lines of a cache full of writes that are still dirty: kernels of every family that read up to 60 MiB take

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, Blocks, grid, spread
+from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, Blocks, accesses, grid, spread
 from hwsim.devices.gpu.chip import LANES
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.stream import arithmetic_of
@@ -14,7 +14,7 @@ from hwsim.mapper import Kernel
 
 # ATen/native/cuda/IndexKernelUtils.cu, vectorized_gather_kernel: a block per index and 256 vectors of 16 bytes.
 VECTOR, VECTOR_THREADS = 16, 256
-VECTOR_INSTRUCTIONS, VECTOR_CYCLES = 150.0, 460.0  # of a warp: index, bounds check, two addresses, load and store
+VECTOR_INSTRUCTIONS, VECTOR_CYCLES = 54.0, 460.0  # of a warp: index, bounds check, two addresses, load and store
 # ATen/native/cuda/Indexing.cu, indexSelectSmallIndex: up to 16 indices, which every thread goes through in turn.
 FEW, ONE_BY_ONE_CYCLES = 16, 600.0
 # ATen/native/cuda/ScatterGatherKernel.cu: 128 threads of 8 elements, each with its own index, one after the other.
@@ -45,8 +45,14 @@ def vectors(picks: int, row: float) -> Blocks:
     """Blocks that copy a vector a thread; each waits for its index, then for its row."""
     threads = min(VECTOR_THREADS, ceil(row / VECTOR / LANES) * LANES)
     blocks = picks * ceil(row / VECTOR / threads)
+    warps = threads / LANES
     return grid(
-        blocks, threads, instructions=VECTOR_INSTRUCTIONS * threads / LANES, cache_waits=1.0, cycles=VECTOR_CYCLES
+        blocks,
+        threads,
+        instructions=warps * VECTOR_INSTRUCTIONS,
+        queued=warps * accesses(2, VECTOR),
+        cache_waits=1.0,
+        cycles=VECTOR_CYCLES,
     )
 
 

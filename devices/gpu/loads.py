@@ -12,7 +12,7 @@ from hwsim.card import Card
 from hwsim.companions import BESIDE
 from hwsim.device import Replay
 from hwsim.devices.attention import needed_share
-from hwsim.devices.gpu.chip import Chip
+from hwsim.devices.gpu.chip import ACCUMULATOR, Chip
 from hwsim.devices.gpu.timing import Array, Load
 from hwsim.devices.rates import FMA_FLOPS, Rate, Rates
 from hwsim.dtypes import dtype
@@ -20,7 +20,6 @@ from hwsim.graph import Role
 from hwsim.mapper import Flow, Kernel
 from hwsim.work import Pattern
 
-ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, as libraries do
 NONE = Rate("", 1.0, 0.0)
 SCATTERED = (Pattern.GATHER, Pattern.SCATTER)
 

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
 from hwsim.card import Card
-from hwsim.devices.gpu.chip import Chip
+from hwsim.devices.gpu.chip import ACCUMULATOR, Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
-from hwsim.devices.rates import FMA_FLOPS
+from hwsim.devices.rates import FMA_FLOPS, Rates
 from hwsim.devices.traffic import Demand, Ports
 
 LOWEST_CLOCK = 0.1  # of the full clock
 BISECTIONS = 24
+# Of the energy of matrix work on data: padding is zeros, which switch less (arXiv 2409.18324: inputs make 40 %).
+PADDING = 0.6
+
+
+class Drawn(NamedTuple):
+    """What kernels draw at full clocks, and how that changes with the clock of the chip.
+
+    Main memory and links have a clock and a voltage of their own: they keep kernels ``stalled`` for so many of their
+    ``seconds``, and their bytes cost ``outside`` joules, whatever the chip's clock is. On the chip, energy goes with
+    the square of the clock, as voltage goes with it (Horowitz, ISSCC 2014): ``inside`` joules at full clocks. Its
+    busiest resource works for ``working`` seconds, which main memory does not hide once they are the longer ones.
+    """
+
+    seconds: Array
+    stalled: Array
+    working: Array
+    inside: Array
+    outside: Array
+
+    def times(self, clock: Array | float) -> Array:
+        """Seconds at a share of the full clock."""
+        waiting = self.stalled + (self.seconds - self.stalled) / clock
+        return np.maximum(waiting, self.working / clock)
+
+    def joules(self, clock: Array | float) -> Array:
+        """Dynamic joules at a share of the full clock."""
+        return self.outside + self.inside * clock**2
 
 
 class Power:
@@ -24,15 +52,17 @@ class Power:
         self._cache = ports.joules(chip.cache.name, Demand(read=1.0))
         self._read = ports.joules(chip.main.name, Demand(read=1.0))
         self._write = ports.joules(chip.main.name, Demand(write=1.0))
+        self._lane = FMA_FLOPS * Rates(card).vector(ACCUMULATOR).joules
         self._chip = chip
         self._spare = card.limit - card.static_power if isfinite(card.limit) else np.inf
 
-    def joules(self, load: Load, timing: Timing, served: Array) -> Array:
-        """Dynamic energy in J: arithmetic of matrix units (padding included) and special functions, instructions of the
-        lanes (each as an FMA), every byte through the cache, through shared memory to matrix units, of main memory."""
+    def inside(self, load: Load, timing: Timing) -> Array:
+        """Dynamic energy of the chip in J: arithmetic of matrix units (padding included) and special functions,
+        instructions of the lanes (each as an FMA), every byte through the cache, through shared memory to matrix
+        units."""
         constants = self._chip.fitted
-        matrix = load.matmul * timing.padding
-        lanes = np.maximum(timing.issued, load.vector) * FMA_FLOPS * load.vector_joules
+        matrix = load.matmul * (1.0 + PADDING * (timing.padding - 1.0))
+        lanes = np.maximum(timing.issued * self._lane, load.vector * FMA_FLOPS * load.vector_joules)
         arithmetic = (
             matrix * load.matmul_joules * constants["matmul_energy"]
             + lanes * constants["lane_energy"]
@@ -41,20 +71,41 @@ class Power:
         read = load.read + timing.cache_again
         staged = np.where(matrix > 0.0, read * timing.fed, 0.0)
         cached = (read + load.write) * constants["cache_energy"] + staged * constants["tile_energy"]
+        return arithmetic + cached * self._cache
+
+    def outside(self, load: Load, served: Array) -> Array:
+        """Energy of the ``served`` bytes of main memory in J."""
         main = (served - load.main_write) * self._read + load.main_write * self._write
-        return arithmetic + cached * self._cache + main * constants["main_energy"]
+        return main * self._chip["main_energy"]
 
-    def clock(self, stalled: Array, seconds: Array, joules: Array) -> Array:
-        """The share f of the full clock at which static and dynamic power fit under the limit.
+    def settled(self, drawn: Drawn, counts: Array | None = None) -> Settled:
+        """Kernels at the clock at which static and dynamic power fit under the limit: each kernel's own, or one for
+        all, of which a run has so many ``counts``.
 
-        At full clocks kernels take ``seconds``, of which main memory, whose clock is its own, keeps them ``stalled``;
-        at f they take stalled + (seconds - stalled) / f. Voltage goes with the clock, so energy goes with f^2
-        (Horowitz, ISSCC 2014): f solves joules f^2 = spare (stalled + (seconds - stalled) / f), by bisection.
+        The share f of the full clock solves joules(f) = spare x times(f), by bisection. Where bytes of main memory
+        alone draw more, they come as slowly as the limit has it.
         """
-        low, high = np.full_like(joules, LOWEST_CLOCK), np.ones_like(joules)
+
+        def total(values: Array) -> Array:
+            return values if counts is None else np.atleast_1d(values @ counts)
+
+        low, high = np.full_like(total(drawn.seconds), LOWEST_CLOCK), np.ones_like(total(drawn.seconds))
+        fits = total(drawn.joules(1.0)) <= self._spare * total(drawn.seconds)
+        if fits.all():
+            return Settled(high, drawn.seconds, drawn.joules(1.0))
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            over = joules * middle**2 > self._spare * (stalled + (seconds - stalled) / middle)
+            over = total(drawn.joules(middle)) > self._spare * total(drawn.times(middle))
             low, high = np.where(over, low, middle), np.where(over, middle, high)
-        fits = joules <= self._spare * seconds
-        return np.where(fits, 1.0, low)
+        clock = np.where(fits, 1.0, low)
+        seconds, joules = drawn.times(clock), drawn.joules(clock)
+        late = np.maximum(1.0, total(joules) / (self._spare * total(seconds)))
+        return Settled(clock, seconds * late, joules)
+
+
+class Settled(NamedTuple):
+    """Kernels at a clock that the power limit allows."""
+
+    clock: Array
+    seconds: Array
+    joules: Array

@@ -140,7 +140,7 @@ STATE_WAITS = 2.0  # answers of memory one after the other: the state, then the 
 ELEMENT_INSTRUCTIONS = 6.0  # a load, a store, decay, update, product and sum of a state's element
 # What they and the pipelines' bytes cost in lanes' instructions beyond those that take time: addresses, masks, formats,
 # sums between lanes, layouts exchanged through shared memory (joules of 64 recurrences on an H100).
-ELEMENT_WORK, BYTE_WORK = 4.5, 7.0
+ELEMENT_WORK, BYTE_WORK = 6.0, 6.0
 SCAN_TOKENS = 2048  # mamba's selective_scan_fwd_kernel: 16 tokens a thread at a time
 
 

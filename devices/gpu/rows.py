@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from hwsim.devices.gpu.blocks import UNIT_THREADS, Blocks, grid, spread
+from hwsim.devices.gpu.blocks import FIRST_CACHE, UNIT_THREADS, Blocks, grid, spread
 from hwsim.devices.gpu.chip import LANES
 from hwsim.devices.gpu.envelope import enveloped
 from hwsim.devices.gpu.family import Family
@@ -37,9 +37,6 @@ SQUARES_WAIT, SQUARES_MEETING = (
     0.55,
 )  # of answers and of meetings: loads overlap where one sum is all that is kept
 MOMENTS, MOMENTS_SETUP, MOMENTS_CYCLES = 77.0, 210.0, 290.0
-
-# A unit's first cache moves 128 bytes a cycle: schedulers' slots that a lane's byte takes.
-FIRST_CACHE = 3.0
 
 # Reduce.cuh: 512 threads in vectors of four; a warp per row unless its lanes have 16 rows' worth of elements left.
 REDUCE_THREADS, REDUCE_VECTOR, REDUCE_SPLIT, REDUCE_MOST = 512, 4, 16, 256

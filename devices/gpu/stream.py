@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, Blocks, grid, spread
+from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, Blocks, accesses, grid, spread
 from hwsim.devices.gpu.chip import LANES
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.traffic import HOST
@@ -26,7 +26,7 @@ STRIDED_OPERAND = 40.0  # with the two divisions that find its address
 LONE_ISSUE = 2.0  # cycles an instruction of a warp that is alone with its scheduler, independent ones side by side
 
 # Copies by the driver: bytes that whole vectors need, instructions a byte otherwise, and where it splits a lone copy.
-COPY_BLOCK, COPY_ALIGNMENT, BYTE_COPY, SPLIT_COPY_BYTES = 4096, 1024, 22.0, 2**20
+COPY_BLOCK, COPY_ALIGNMENT, BYTE_COPY, SPLIT_COPY_BYTES = 4096, 1024, 14.0, 2**20
 COPY_WORD, COPY_TAIL = 4, 400.0  # what is no whole word goes byte by byte at the end, cycles
 # vllm/csrc/quantization/w8a8/fp8/common.cu, dynamic_per_token_scaled_fp8_quant: a block per row, which goes over it for
 # the maximum and again to scale it; instructions of a warp, then for every four elements of its threads.
@@ -97,11 +97,13 @@ def copied(kernel: Kernel) -> Blocks:
     blocks = ceil(nbytes / COPY_BLOCK)
     rough = nbytes % COPY_ALIGNMENT > 0 and nbytes > SPLIT_COPY_BYTES
     recorded = kernel.launch is Launch.GRAPH
-    each = BYTE_COPY if rough and recorded else OPERAND / 8
+    bytewise = rough and recorded
+    each = BYTE_COPY if bytewise else OPERAND / 8
     tail = COPY_TAIL if nbytes % COPY_WORD else 0.0
     launches = 3.0 if rough and not recorded else 1.0
-    work = each * nbytes / LANES / blocks
-    return grid(blocks, THREADS, instructions=work, cycles=tail, fetches=0.0, launches=launches)
+    steps = nbytes / LANES / blocks
+    queued = steps * accesses(2, 1) if bytewise else 0.0
+    return grid(blocks, THREADS, instructions=each * steps, queued=queued, cycles=tail, fetches=0.0, launches=launches)
 
 
 def transposed(kernel: Kernel) -> Blocks:
@@ -114,8 +116,8 @@ def transposed(kernel: Kernel) -> Blocks:
     blocks = ceil(elements / (THREADS * each))
     instructions = (2 * STRIDED_OPERAND + OPERAND) * elements / LANES / blocks
     cycles = each * STRIDED_OPERAND * DEPENDENT_CYCLES
-    idle = elements * (LONE_SECTOR * apart - SECTOR)
-    return grid(blocks, THREADS, instructions=instructions, source_waits=each, cycles=cycles, idle=idle)
+    again = elements * (max(LONE_SECTOR * apart, width) - SECTOR)  # flows count a sector for every element
+    return grid(blocks, THREADS, instructions=instructions, source_waits=each, cycles=cycles, again=again)
 
 
 STREAM = Family(shape, spread)

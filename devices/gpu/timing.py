@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float64]
+MAIN, LATENCY = "main", "latency"  # resources of `Timing` whose speed is not the chip's clock
 
 
 class Load(NamedTuple):
@@ -56,3 +58,9 @@ class Timing:
     launches: Array | float = 1.0
     issued: Array | float = 0.0
     fed: Array | float = 1.0
+
+    @property
+    def working(self) -> Array:
+        """Seconds of the busiest resource of the chip itself, main memory and waits aside."""
+        parts = [values for name, values in self.busy.items() if name not in (MAIN, LATENCY)]
+        return np.asarray(functools.reduce(np.maximum, parts, np.zeros_like(self.seconds)))

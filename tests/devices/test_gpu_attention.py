@@ -14,7 +14,7 @@ from hwsim.devices.attention import needed_scores
 from hwsim.devices.gpu import Gpu
 from hwsim.devices.gpu.attention import shape
 from hwsim.devices.gpu.attention_flash import joined, plan
-from hwsim.devices.gpu.attention_tiles import join, padding, walked
+from hwsim.devices.gpu.attention_tiles import Cut, join, tiled, walked
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel
 from hwsim.testing import roofline_seconds
@@ -101,10 +101,25 @@ def test_with_a_paged_cache_flash_attention_2_splits_the_keys_of_groups_only():
     assert served.estimate(decode(kv_len=65536)).seconds > 5 * torch.estimate(decode(kv_len=65536)).seconds
 
 
-def test_head_sizes_are_padded():
-    x = shape(prefill(head_dim=80))
-    assert float(padding(x, 64)) == pytest.approx(128 / 80)
-    assert float(padding(x, 32)) == pytest.approx(96 / 80)
+@pytest.mark.parametrize(
+    ("rows", "width", "padded"), [(128, 64, 128 / 80), (128, 32, 96 / 80), (256, 64, 2 * 128 / 80)]
+)
+def test_heads_and_queries_are_padded_to_whole_tiles(rows, width, padded):
+    """128 queries and keys of one head of 80: a block of scores, 2 x 80 products each."""
+    one = prefill(batch=1, heads=1, kv_heads=1, head_dim=80, q_len=128, kv_len=128, causal=False)
+    batch = H200.batches([one])[0]
+    cut = Cut(full(rows), full(128), full(1), width)
+    done = tiled(batch.shape, batch.columns.load(H200.chip, None), cut, full(1))
+    assert float(done.padding[0]) == pytest.approx(padded)
+    assert float(done.issued) == 4 * rows * 128
+
+
+def test_decoding_few_keys_works_on_tiles_of_64_queries():
+    """One query of a group of 8 over 64 keys: an eighth of the rows is wanted."""
+    one = decode(batch=16, heads=64, kv_heads=8, head_dim=128, kv_len=64)
+    device = H200.with_constants({"attention_style": 0.001})
+    times = device.times(device.batches([one])[0], limited=False)
+    assert float(times.timing.padding[0]) == pytest.approx(8)
 
 
 def test_one_part_of_the_keys_needs_no_joining():

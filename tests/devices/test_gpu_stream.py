@@ -67,7 +67,7 @@ def test_a_transpose_reads_a_sector_for_every_element():
 def test_a_row_transposed_is_a_copy():
     copy = shape(spec_kernel({"op": "transpose_copy", "rows": 1, "cols": 4096, "dtype": "fp32"}, H200))
     assert copy.blocks == 4096 * 4 / 4096
-    assert copy.idle == 0
+    assert copy.again == 0
 
 
 def test_copies_of_odd_sizes_in_a_graph_go_byte_by_byte():
