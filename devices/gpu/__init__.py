@@ -57,6 +57,7 @@ class Gpu:
         **REQUIRED,
         **{name: constant.unit for name, constant in CONSTANTS.items()},
         "tensor_memory_per_unit": "B",
+        "warpgroups": "1",
         "cache_partitions": "1",
         "active_static_power": "W",
     }

@@ -12,7 +12,7 @@ import numpy as np
 
 from hwsim.devices.gpu.attention_decode import decode
 from hwsim.devices.gpu.attention_flash import flash
-from hwsim.devices.gpu.attention_tiles import Attention, warpgroups, whole
+from hwsim.devices.gpu.attention_tiles import Attention, whole
 from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
@@ -47,7 +47,7 @@ def timing(x: Attention, load: Load, chip: Chip) -> Timing:
     share = min(1.0, max(0.0, chip["attention_style"] - PURE) / (1.0 - 2 * PURE))
     if share == 1.0:
         return flash(x, load, chip)
-    torch = _cudnn(x, load, chip) if warpgroups(chip) else flash(x, load, chip, served=False)
+    torch = _cudnn(x, load, chip) if chip.warpgroups else flash(x, load, chip, served=False)
     return torch if share == 0.0 else _mixed(np.asarray(share), torch, flash(x, load, chip))
 
 

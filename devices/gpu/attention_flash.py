@@ -26,7 +26,6 @@ from hwsim.devices.gpu.attention_tiles import (
     step,
     tiled,
     walked,
-    warpgroups,
 )
 from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
@@ -37,7 +36,7 @@ STAGE = 64 * 1024  # bytes of keys and values that a block of threads loads at o
 ROWS = 64  # queries of one warpgroup, and of FlashAttention-2 with a paged cache
 PAIR_ROWS = 256  # two tiles of 128 that share a unit's tensor memory
 LEAST_ROWS = 8  # of a tile of single queries whose products are transposed
-RESIDENTS = 2  # blocks of threads that share a unit where warps hold the sums (128 threads of 255 registers)
+BLOCK_REGISTERS = 128 * 255  # of threads of a block whose warps hold the sums
 BUSY_ENOUGH = 0.8  # of the chip, so that keys are not cut (num_splits_heuristic)
 JOIN_CYCLES = 2000.0  # of the kernel that joins parts
 SHARES = np.array([[1.0], [0.5], [0.25], [0.125]])
@@ -96,12 +95,12 @@ def plan(x: Attention, chip: Chip, served: bool = True) -> Plan:
     row_bytes = row(x, WIDTH)
     single, loose = x.q_len <= 1, (x.causal == 0) & (x.q_len > 1)
     everywhere = np.ones_like(single)
-    if not warpgroups(chip):
+    if not chip.warpgroups:
         stage = np.where(loose, STAGE / 2, STAGE) / row_bytes
         held = 2.0 ** np.clip(np.floor(np.log2(stage)), 5.0, np.where(loose, 7.0, 8.0))
         rows = np.where(loose, 2.0 * ROWS, ROWS)
         shared = rows * wide * x.element + held * row_bytes
-        residents = np.clip(np.floor(chip.shared / shared), 1.0, RESIDENTS)
+        residents = np.clip(np.floor(chip.shared / shared), 1.0, chip.registers // BLOCK_REGISTERS)
         split = single & ((x.group > 1) | (not served))
         packed = np.where(single, x.group, 1.0)
         return Plan(FLASH2, Cut(rows, held, packed, WIDTH), np.ones_like(held), residents, split)
@@ -155,7 +154,7 @@ def unit(x: Attention, load: Load, chip: Chip, plan: Plan, tiles: Array) -> _Uni
     both = one.matmul + one.softmax
     pause = plan.loads * library.pause / chip.clock
     hidden = library.overlap * np.minimum(one.matmul, one.softmax)
-    if warpgroups(chip):
+    if chip.warpgroups:
         strands = np.maximum(1.0, cut.rows / (2 * ROWS if chip.tensor_memory else ROWS))
         late = np.ones_like(both) if chip.tensor_memory else missing(load)
         work, pause = np.maximum(both - hidden, both / strands + pause * late), np.zeros_like(both)
@@ -228,7 +227,7 @@ def parts(
 
     Libraries take the most, which costs them up to half of their time where one sequence is long.
     """
-    room = chip.units * (1.0 if warpgroups(chip) else RESIDENTS)
+    room = chip.units * (1.0 if chip.warpgroups else chip.registers // BLOCK_REGISTERS)
 
     def walking(splits: Array | float, part: Array) -> Array:
         rounds = np.ceil(count * splits / chip.units)

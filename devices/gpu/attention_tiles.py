@@ -70,11 +70,6 @@ class Tiled(NamedTuple):
     issued: Array
 
 
-def warpgroups(chip: Chip) -> bool:
-    """Whether matrix instructions run beside the warps that issue them (Hopper, Blackwell): those are 256 wide."""
-    return chip.tile_n > chip.tile_m
-
-
 def walked(x: Attention, rows: Array, keys: Array) -> tuple[Array, Array, Array]:
     """(tiles of a head, blocks of keys that all of them walk, blocks of the longest).
 

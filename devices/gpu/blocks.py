@@ -16,8 +16,7 @@ import numpy as np
 from hwsim.devices.gpu.chip import LANES, Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
 
-# CUDA C++ Programming Guide, technical specifications per compute capability: residents of a unit, its schedulers.
-UNIT_THREADS, UNIT_BLOCKS, SCHEDULERS = 2048, 32, 4
+SCHEDULERS = 4  # of a unit (CUDA C++ Programming Guide, all compute capabilities from 7.0 on)
 
 # Resources that are busy at once hinder each other a little, seconds = (sum of busy^P)^(1/P); waiting takes longer in
 # the queue of a busy memory, so that waits and the busiest resource add up with a lower power.
@@ -31,7 +30,7 @@ DEPENDENT_CYCLES = 4.0
 
 
 class Blocks(NamedTuple):
-    """A grid of ``blocks`` of so many ``threads``.
+    """A grid of ``blocks`` of so many ``threads`` with so many ``registers`` each.
 
     Each block issues ``setup`` + ``instructions`` warp instructions, waits ``queued`` slots of its schedulers for the
     first cache, and lives for ``source_waits`` answers of the
@@ -46,6 +45,7 @@ class Blocks(NamedTuple):
 
     blocks: Array
     threads: Array
+    registers: Array
     setup: Array
     instructions: Array
     queued: Array
@@ -66,6 +66,7 @@ def grid(
     blocks: float,
     threads: float,
     *,
+    registers: float = 32.0,
     setup: float = 0.0,
     instructions: float = 0.0,
     queued: float = 0.0,
@@ -83,17 +84,33 @@ def grid(
 ) -> Blocks:
     """`Blocks` of one kernel, before it becomes an entry of arrays."""
     waits = (source_waits, cache_waits, shared_waits, cycles)
-    sizes = (blocks, threads, setup, instructions, queued, *waits, cut, again, held, kept, idle, fetches, launches)
+    sizes = (
+        blocks,
+        threads,
+        registers,
+        setup,
+        instructions,
+        queued,
+        *waits,
+        cut,
+        again,
+        held,
+        kept,
+        idle,
+        fetches,
+        launches,
+    )
     return Blocks._make(sizes)
 
 
 def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     """The first answer, then as long as the resources work and the waves of blocks wait.
 
-    Units hold as many blocks as their threads allow; a wave of them lives as long as one block, and all blocks are
-    started by one distributor at `blocks_per_cycle`.
+    Units hold as many blocks as their threads and registers allow; a wave of them lives as long as one block, and all
+    blocks are started by one distributor at `blocks_per_cycle`.
     """
-    resident = np.clip(UNIT_THREADS // x.threads, 1.0, UNIT_BLOCKS)
+    held = np.minimum(chip.threads // x.threads, chip.registers // (x.threads * x.registers))
+    resident = np.clip(held, 1.0, chip.blocks)
     slots = chip.units * resident
     pieces = np.clip(np.ceil(slots / x.blocks), 1.0, x.cut)
     blocks = x.blocks * pieces

@@ -17,6 +17,9 @@ REQUIRED: Mapping[str, str] = {
     "graph_launch_latency": "s",
     "host_launch_overhead": "s",
     "shared_memory_per_unit": "B",
+    "threads_per_unit": "1",
+    "blocks_per_unit": "1",
+    "registers_per_unit": "1",
     "tile_m": "1",
     "tile_n": "1",
 }
@@ -41,13 +44,21 @@ def _neutral(card: Card, name: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A GPU's figures in SI units, sustained where they are bandwidths; ``fitted`` holds its `CONSTANTS`."""
+    """A GPU's figures in SI units, sustained where they are bandwidths; ``fitted`` holds its `CONSTANTS`.
+
+    A unit has so much ``shared`` memory, and holds so many ``threads``, ``blocks`` and ``registers``; ``warpgroups``:
+    whether matrix instructions run beside the warps that issue them.
+    """
 
     units: int
     clock: float
     cache: Memory
     main: Memory
     shared: float
+    threads: int
+    blocks: int
+    registers: int
+    warpgroups: bool
     tensor_memory: float
     partitions: float
     tile_m: int
@@ -74,6 +85,10 @@ class Chip:
             cache=caches[-1],
             main=card.main,
             shared=card.parameter("shared_memory_per_unit"),
+            threads=int(card.parameter("threads_per_unit")),
+            blocks=int(card.parameter("blocks_per_unit")),
+            registers=int(card.parameter("registers_per_unit")),
+            warpgroups=card.parameter("warpgroups", 0.0) > 0.0,
             tensor_memory=card.parameter("tensor_memory_per_unit", 0.0),
             partitions=card.parameter("cache_partitions", PARTITIONS),
             tile_m=int(card.parameter("tile_m")),

@@ -170,16 +170,16 @@ def _share(loop: int, chip: Chip) -> float:
     """The share of the peak rate that a main loop reaches."""
     if loop == LANES:
         return chip["simt_share"]
-    return chip["matmul_share"] * (WARP_SHARE if loop != GROUP and _has_groups(chip) else 1.0)
+    return chip["matmul_share"] * (WARP_SHARE if loop != GROUP and chip.warpgroups else 1.0)
 
 
 def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
     """Which main loop each product gets: `GROUP`, `WARP`, `NARROW`, `ROUGH` (warps', rows not aligned) or `LANES`.
 
-    cuBLAS has warpgroup kernels for aligned floats only; a card whose tile is wider than high has warpgroups.
+    cuBLAS has warpgroup kernels for aligned floats only.
     """
     lanes = load.matmul_rate <= 2.02 * load.vector_rate
-    grouped = (x.integer == 0) if _has_groups(chip) else np.zeros(len(x.m), bool)
+    grouped = (x.integer == 0) if chip.warpgroups else np.zeros(len(x.m), bool)
     way: npt.NDArray[np.int64] = np.where(
         lanes,
         LANES,
@@ -190,10 +190,6 @@ def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
         ),
     )
     return way
-
-
-def _has_groups(chip: Chip) -> bool:
-    return chip.tile_n > chip.tile_m
 
 
 def loads(loop: int, x: Product, chip: Chip) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import ceil, log2
 
-from hwsim.devices.gpu.blocks import FIRST_CACHE, UNIT_THREADS, Blocks, grid, spread
+from hwsim.devices.gpu.blocks import FIRST_CACHE, Blocks, grid, spread
 from hwsim.devices.gpu.chip import LANES
 from hwsim.devices.gpu.envelope import enveloped
 from hwsim.devices.gpu.family import Family
@@ -20,6 +20,7 @@ MEETING = 1400.0
 # (cunn_SoftMaxForwardReg), keep the row in 48 KiB of shared memory if it is whole vectors, or read it three times.
 WARP_COLUMNS, WARP_ROW_BYTES = 2048, 8192
 SOFTMAX_THREADS, SOFTMAX_REGISTERS, SOFTMAX_SHARED = 1024, 9, 48 * 1024
+SOFTMAX_THREAD_REGISTERS = 64  # of a thread of cunn_SoftMaxForwardReg: the most that 1,024 of them can have
 # Warp instructions per element of a row, and per row, of compiled softmax kernels: two exponentials, one division.
 WARP_SOFTMAX, WARP_PADDED, WARP_SOFTMAX_ROW, WARP_SOFTMAX_LONE, SCARCE_REGISTERS = 10.0, 33.0, 45.0, 3.1, 1.6
 REGISTER_SOFTMAX, NARROW, VECTOR_SOFTMAX, ROUGH_SOFTMAX = 80.0, 7.0, 52.0, 68.0
@@ -79,7 +80,8 @@ def softmax(kernel: Kernel) -> Blocks:
     setup = SOFTMAX_SETUP * threads / LANES
     if ceil(cols / threads) <= SOFTMAX_REGISTERS:
         padded = ceil(cols / threads) * threads
-        return grid(rows, UNIT_THREADS, setup=setup, instructions=padded / LANES * (REGISTER_SOFTMAX + more))
+        work = padded / LANES * (REGISTER_SOFTMAX + more)
+        return grid(rows, threads, registers=SOFTMAX_THREAD_REGISTERS, setup=setup, instructions=work)
     aligned = row_bytes % 16 == 0
     work = cols / LANES * ((VECTOR_SOFTMAX if aligned else ROUGH_SOFTMAX) + more)
     if row_bytes < SOFTMAX_SHARED and aligned:
