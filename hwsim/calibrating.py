@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hwsim.calibration import Calibration, Fitted, SourceRows, SpreadFile
+from hwsim.calibration import Calibration, Fitted, SourceRows, SpreadFile, Told, has_own
+from hwsim.card import Card
 from hwsim.errors import InputError
-from hwsim.fitting import Array, Calibratable, Sample, fit, informed
+from hwsim.fitting import Array, Calibratable, Sample, fit, fitted_value, informed
 from hwsim.kernel_family import END_TO_END
 from hwsim.measured_kernels import MODEL, MeasuredKernels, measured_kernels
 from hwsim.measured_models import EAGER, measured_result
@@ -53,22 +54,22 @@ def calibrate(
     them. Raises `InputError` where no row is a kernel of the device.
     """
     seen = [kernels for share in shares for kernels in measured_kernels(share.seen.rows, device)]
-    values: dict[str, Fitted] = _inherited(base)
-    for quantity in ("seconds", "joules"):
+    values: dict[str, Fitted] = _inherited(base, device.card)
+    for quantity in (Told.SECONDS, Told.JOULES):
         samples = _samples(device, seen, quantity)
-        if not samples and quantity == "seconds":
+        if not samples and quantity == Told.SECONDS:
             raise InputError(f"no row of {', '.join(share.file.name for share in shares)} is a kernel of the device")
-        energy = quantity == "joules"
-        names = [
-            name for name, constant in device.constants.items() if constant.energy is energy and not constant.fixed
-        ]
+        names = [name for name, constant in device.constants.items() if constant.told == quantity]
         start = {**_start(device), **{name: known.value for name, known in values.items()}}
-        if energy:  # a like device's are no better a start than the card's own figures
+        if quantity == Told.JOULES:  # a like device's are no better a start than the card's own figures
             start |= {name: device.constants[name].neutral for name in names}
         told = informed(samples, names, start) if samples else []
         progress(f"{quantity}: {len(told)} constants from {sum(len(s.measured) for s in samples)} values")
         values |= fit(samples, told, start) if told else {}
     values |= _host(_with(device, values), shares)
+    for name, known in values.items():
+        if known.remark and not known.taken_from:
+            progress(f"{name} = {known.value:.4g}: {known.remark}")
     return _described(device, shares, values, base)
 
 
@@ -76,17 +77,22 @@ def _with(device: Calibratable, values: Mapping[str, Fitted]) -> Calibratable:
     return device.with_constants({name: known.value for name, known in values.items()})
 
 
-def _inherited(base: Calibration | None) -> dict[str, Fitted]:
+def _inherited(base: Calibration | None, card: Card) -> dict[str, Fitted]:
+    """The constants of ``base``, but for those that ``card`` knows from a source of its own."""
     if base is None:
         return {}
     return {
         name: known.model_copy(update={"taken_from": known.taken_from or base.calibration})
         for name, known in base.constants.items()
+        if not has_own(card, name)
     }
 
 
 def _start(device: Calibratable) -> dict[str, float]:
-    return {name: device.card.parameter(name, constant.neutral) for name, constant in device.constants.items()}
+    return {
+        name: device.card.parameter(name, constant.uncalibrated(device.card))
+        for name, constant in device.constants.items()
+    }
 
 
 def _samples(device: Calibratable, kernels: Iterable[MeasuredKernels], quantity: str) -> list[Sample]:
@@ -119,7 +125,7 @@ def _host(device: Calibratable, shares: Sequence[Share]) -> dict[str, Fitted]:
     if not told:
         return {}
     low, middle, high = np.quantile(told, (TAIL, 0.5, 1 - TAIL))
-    return {HOST: Fitted(value=float(middle), low=float(low), high=float(high), unit="s")}
+    return {HOST: fitted_value(device.constants[HOST], float(middle), float(low), float(high))}
 
 
 def _overhead(device: Calibratable, row: Measurement) -> float | None:
@@ -195,8 +201,8 @@ def _cross_fitted(
 
     Fits start where that of all rows did, not from its outcome, which knows the rows that are held out.
     """
-    names = [name for name in values if not (device.constants[name].energy or device.constants[name].fixed)]
-    start = {**_start(device), **{name: known.value for name, known in _inherited(base).items()}}
+    names = [name for name in values if device.constants[name].told == Told.SECONDS]
+    start = {**_start(device), **{name: known.value for name, known in _inherited(base, device.card).items()}}
     for fold in range(FOLDS):
         split = [split_rows(share.seen.rows, FOLDS * share.parts, fold * share.parts) for share in shares]
         samples = _samples(device, (one for _, rows in split for one in measured_kernels(rows, device)), "seconds")

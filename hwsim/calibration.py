@@ -7,8 +7,9 @@ its own takes one of its generation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, cast
@@ -19,24 +20,48 @@ from pydantic import BaseModel, ConfigDict, Field
 from hwsim.card import Calibrated, Card, Figure, Spread
 from hwsim.errors import CardError
 from hwsim.registry import data_files, load_plugin, plugins
+from hwsim.units import format_quantity
 from hwsim.yamlfile import load_yaml, validate
 
 CALIBRATION_GROUP = "hwsim.calibrations"
 
 
+class Told(StrEnum):
+    """What tells a constant: measured kernels, whole models that the host launches op by op, or no fit: it holds for
+    all devices of a family, and is a parameter of the card only for what-if questions."""
+
+    SECONDS = "seconds"
+    JOULES = "joules"
+    MODELS = "models"
+    FAMILY = "family"
+
+
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A constant that measurements may fit: ``neutral`` is what an uncalibrated card takes, as of an ideal device;
-    fits stay within ``low`` and ``high``. Times tell it, or joules if ``energy``; one that is ``fixed`` holds for all
-    devices of a family, and is a parameter of the card only for what-if questions."""
+    """A constant that measurements may fit, ``told`` by some of them, within ``low`` and ``high``.
+
+    An uncalibrated card takes its figure ``instead`` (a dotted path, the host's link by that name), else ``neutral``:
+    what an ideal device has, or what the module of the constant says.
+    """
 
     unit: str
     neutral: float
     low: float
     high: float
     meaning: str
-    energy: bool = False
-    fixed: bool = False
+    told: Told = Told.SECONDS
+    instead: str = ""
+
+    def figure_of(self, card: Card) -> Figure | None:
+        """The figure of ``card`` that it stands instead of, if there is one."""
+        link = card.link("host")
+        path = self.instead.replace("links.host", f"links.{link.name}") if link else self.instead
+        return card.figures.get(path)
+
+    def uncalibrated(self, card: Card) -> float:
+        """Its value where nobody has fitted it."""
+        figure = self.figure_of(card)
+        return self.neutral if figure is None else figure.value
 
 
 class _Strict(BaseModel):
@@ -55,14 +80,15 @@ class SourceRows(_Strict):
 
 
 class Fitted(_Strict):
-    """A constant in SI units with the bounds of its confidence interval, and the calibration that it is taken from
-    where the rows at hand do not tell it."""
+    """A constant in SI units with the bounds of its confidence interval, the calibration that it is taken from where
+    the rows at hand do not tell it, and a ``remark`` where they tell it badly."""
 
     value: float = Field(allow_inf_nan=False)
     low: float
     high: float
     unit: str = "1"
     taken_from: str = ""
+    remark: str = ""
 
 
 class SpreadFile(_Strict):
@@ -119,12 +145,32 @@ def find_calibration(card: Card) -> Calibration | None:
     return next((known for known in found if known.generation == card.generation), None)
 
 
-def calibrated(card: Card, calibration: Calibration, kept: Mapping[str, object] | None = None) -> Card:
-    """``card`` with the constants of ``calibration``, except for parameters among the what-if figures ``kept``."""
+def has_own(card: Card, name: str) -> bool:
+    """Whether ``card`` knows a constant from a source of its own, which is better than another device's fit."""
+    figure = card.parameters.get(name)
+    return figure is not None and figure.mark not in ("assumed", "calibrated")
+
+
+def calibrated(
+    card: Card,
+    calibration: Calibration,
+    kept: Mapping[str, object] | None = None,
+    constants: Mapping[str, Constant] | None = None,
+) -> Card:
+    """``card`` with what ``calibration`` says of its ``constants``.
+
+    Parameters among the what-if figures ``kept`` stay, and the card's own figures where those of the calibration are
+    another device's.
+    """
     own = calibration.device == card.name
     _check(card, calibration)
     changed = {path.removeprefix("parameters.") for path in kept or {}}
-    figures = {name: figure for name, figure in _figures(calibration, own) if name not in changed}
+    figures = {}
+    for name, fitted in calibration.constants.items():
+        borrowed = bool(fitted.taken_from) or not own
+        if name not in changed and not (borrowed and has_own(card, name)):
+            replaced = _replaced(card, name, constants or {}) if borrowed else None
+            figures[name] = _figure(fitted, calibration, own, replaced)
     return replace(
         card,
         parameters={**card.parameters, **figures},
@@ -154,12 +200,20 @@ def _spreads(calibration: Calibration) -> dict[str, dict[str, Spread]]:
     }
 
 
-def _figures(calibration: Calibration, own: bool) -> Iterator[tuple[str, Figure]]:
-    for name, fitted in calibration.constants.items():
-        place = f"taken from {fitted.taken_from}, " if fitted.taken_from else ""
-        other = "" if own else f"of {calibration.device}, the same generation: "
-        note = f"{other}{place}90 % within {fitted.low:.3g} to {fitted.high:.3g}"
-        yield name, Figure(fitted.value, fitted.unit, "calibrated", calibration.calibration, note)
+def _replaced(card: Card, name: str, constants: Mapping[str, Constant]) -> Figure | None:
+    """The card's figure that another device's constant takes the place of, if any."""
+    own = card.parameters.get(name)
+    return constants[name].figure_of(card) if own is None and name in constants else own
+
+
+def _figure(fitted: Fitted, calibration: Calibration, own: bool, replaced: Figure | None) -> Figure:
+    """A constant as a figure of a card, whose own figure it may have ``replaced``."""
+    other = "" if own else f"of {calibration.device}, the same generation: "
+    place = f"taken from {fitted.taken_from}, " if fitted.taken_from else ""
+    instead = f"instead of {format_quantity(replaced.value, replaced.unit)} ({replaced.mark}), " if replaced else ""
+    remark = f", {fitted.remark}" if fitted.remark else ""
+    note = f"{other}{place}{instead}90 % within {fitted.low:.3g} to {fitted.high:.3g}{remark}"
+    return Figure(fitted.value, fitted.unit, "calibrated", calibration.calibration, note)
 
 
 def _origin(calibration: Calibration) -> str:

@@ -123,7 +123,7 @@ def load_device(
     found = find_calibration(card) if calibration == "auto" else calibration
     if found is not None:
         known = read_calibration(Path(found)) if isinstance(found, str | Path) else found
-        card = calibrated(card, known, changes)
+        card = calibrated(card, known, changes, getattr(_family(card.family), "constants", None))
     return _family(card.family)(card)
 
 

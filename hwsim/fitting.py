@@ -26,6 +26,8 @@ TELLING = 0.02  # change of a prediction, as a share, by which a constant makes 
 STEP = 1e-3  # relative, of the numerical derivatives
 MAX_ROUNDS = 40
 MOST_WEIGHT = 2.0  # of a row of a small sample, over the average row
+AT_BOUND = 0.02  # relative distance from a bound of what ends there
+UNTOLD = 0.75  # of the range of a constant, in logarithms: a wider interval says next to nothing
 PULL = 0.02  # of a constant towards its start, in units of a typical error per e-fold, so that none floats freely
 
 
@@ -83,15 +85,22 @@ def fit(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str, flo
         residuals, first, bounds=(low, high), loss="soft_l1", diff_step=STEP, x_scale=0.1, max_nfev=MAX_ROUNDS
     )
     margin = Z_CONFIDENCE * _deviations(found.jac, found.fun)
+    bounds = np.exp((np.maximum(low, found.x - margin), np.minimum(high, found.x + margin)))
     return {
-        name: Fitted(
-            value=float(np.exp(found.x[i])),
-            low=float(np.exp(max(low[i], found.x[i] - margin[i]))),
-            high=float(np.exp(min(high[i], found.x[i] + margin[i]))),
-            unit=constants[name].unit,
-        )
+        name: fitted_value(constants[name], *(float(value[i]) for value in (np.exp(found.x), *bounds)))
         for i, name in enumerate(names)
     }
+
+
+def fitted_value(constant: Constant, value: float, low: float, high: float) -> Fitted:
+    """A fitted constant, with a remark where it ends at a bound or where its interval is nearly all that is allowed."""
+    remarks = []
+    for bound, side in ((constant.low, "lower"), (constant.high, "upper")):
+        if abs(np.log(value / bound)) < AT_BOUND:
+            remarks.append(f"at its {side} bound of {bound:.3g}")
+    if np.log(high / low) > UNTOLD * np.log(constant.high / constant.low):
+        remarks.append("the rows hardly tell it")
+    return Fitted(value=value, low=low, high=high, unit=constant.unit, remark=", ".join(remarks))
 
 
 def informed(samples: Sequence[Sample], names: Sequence[str], start: Mapping[str, float]) -> list[str]:

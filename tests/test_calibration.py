@@ -13,7 +13,7 @@ from hwsim.calibration import calibrated, find_calibration, read_calibration, wr
 from hwsim.cli import main
 from hwsim.device import Replay, card_names, estimate_all, load_device
 from hwsim.errors import CardError, InputError
-from hwsim.fitting import fit
+from hwsim.fitting import fit, fitted_value
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Launch
 from hwsim.measurements import Measurements, read_measurements
@@ -27,9 +27,9 @@ def card():
     return load_device("nvidia-h200", calibration=None)
 
 
-def made_up_rows(path, noise):
-    """Rows of `add` as a device with the constants of TRUTH would take, each off by a factor of up to ``noise``."""
-    device = card().with_constants(TRUTH)
+def made_up_rows(path, noise, truth=TRUTH):
+    """Rows of `add` as a device with the constants of ``truth`` would take, each off by a factor of up to ``noise``."""
+    device = card().with_constants(truth)
     specs = [{"op": "add", "numel": int(size), "dtype": "bf16"} for size in SIZES]
     cold = estimate_all(device.timed(None), [spec_kernel(spec, device, Launch.EAGER) for spec in specs])
     warm = estimate_all(device.timed(Replay()), [spec_kernel(spec, device) for spec in specs])
@@ -152,6 +152,61 @@ def test_what_the_rows_do_not_tell_is_taken_from_the_base(tmp_path):
     assert found.constants["matmul_share"].value == 0.7
     assert found.constants["matmul_share"].taken_from == "other"
     assert found.constants["main_share"].taken_from == ""
+
+
+def borrowed(path, **values):
+    """A calibration of the H200 that has such constants from another device."""
+    found = calibrate(card(), [Share(made_up_rows(path, 0.01), 2)], progress=lambda line: None)
+    known = found.constants["main_share"]
+    others = {name: known.model_copy(update={"value": value, "taken_from": "other"}) for name, value in values.items()}
+    return found.model_copy(update={"constants": found.constants | others})
+
+
+def test_what_a_card_knows_from_a_source_is_not_replaced_by_another_device(tmp_path):
+    """The A100's latency in a graph is derived from its own benchmark, its host's overhead is assumed."""
+    found = borrowed(tmp_path / "rows.csv", graph_launch_latency=9e-6, host_launch_overhead=9e-6, single_latency=9e-6)
+    a100 = load_device("nvidia-a100-80gb", calibration=None)
+    other = calibrated(a100.card, found, constants=a100.constants)
+    assert other.parameter("graph_launch_latency") == 1.4e-6
+    assert (other.parameter("host_launch_overhead"), other.parameter("single_latency")) == (9e-6, 9e-6)
+    notes = {name: other.figures[f"parameters.{name}"].note for name in ("host_launch_overhead", "single_latency")}
+    assert "taken from other, instead of 6 µs (assumed)" in notes["host_launch_overhead"]
+    assert "taken from other, instead of 2.7 µs (derived)" in notes["single_latency"]  # what it says of any launch
+
+
+def test_fits_do_not_start_from_what_the_card_knows_better(tmp_path):
+    """Rows of products tell no latency of graphs: it stays the card's own, and the file does not have the base's."""
+    base = borrowed(tmp_path / "rows.csv", graph_launch_latency=9e-6, peer_latency=9e-6)
+    cold = tmp_path / "cold.csv"
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    with cold.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        for row in csv.reader(line for line in lines if not line.startswith("#")):
+            writer.writerow(row if row[0] == "op" else [*row[:3], "", ""])
+    found = calibrate(card(), [Share(read_measurements(cold), 2)], base, progress=lambda line: None)
+    assert "graph_launch_latency" not in found.constants
+    assert found.constants["peer_latency"].taken_from == "other"
+
+
+@pytest.mark.parametrize(("fitted", "said"), [
+    ((0.99, 0.9, 1.0), "at its upper bound of 1"),
+    ((0.301, 0.3, 0.31), "at its lower bound of 0.3"),
+    ((0.5, 0.3, 1.0), "the rows hardly tell it"),
+    ((0.5, 0.45, 0.55), ""),
+])  # fmt: skip
+def test_constants_that_rows_tell_badly_are_remarked(fitted, said):
+    assert fitted_value(card().constants["matmul_share"], *fitted).remark == said
+
+
+def test_a_constant_that_ends_at_its_bound_is_told(tmp_path):
+    """Launches of 20 ns are below what a fit allows: said while it runs, in the file, and by the card."""
+    rows = made_up_rows(tmp_path / "rows.csv", 0.01, {**TRUTH, "graph_launch_latency": 2e-8})
+    said = []
+    found = calibrate(card(), [Share(rows, 2)], progress=said.append)
+    assert "graph_launch_latency = 3e-07: at its lower bound of 3e-07" in said
+    write_calibration(found, tmp_path / "c.yaml")
+    device = load_device("nvidia-h200", calibration=tmp_path / "c.yaml")
+    assert device.card.figures["parameters.graph_launch_latency"].note.endswith("at its lower bound of 3e-07")
 
 
 def test_files_round_trip_and_cards_carry_marks(tmp_path):

@@ -25,9 +25,9 @@ from hwsim.devices.gpu.timing import Array, Timing
 from hwsim.mapper import Kernel, Launch
 
 THROTTLED = 0.97  # share of the full clock below which power is said to bind
-SETTLING = (
-    5e-3  # seconds at full clocks before power is limited (products of 0.2 to 4 ms, once and in a row, on an H200)
-)
+# Seconds at full clocks before a card limits its power: products of 0.2 to 4 ms, once and in a row, on an H200; assumed
+# of all cards.
+SETTLING = 5e-3
 
 
 class State(StrEnum):
@@ -43,7 +43,8 @@ class State(StrEnum):
     REPLAY = "replay"
 
 
-RUNS = {State.SINGLE: 7, State.REPLAY: 20}  # of a kernel in a row that a benchmark makes, at least
+# Of a kernel in a row that `hwsim measure` makes at least: repeats of a cold launch, calls of a recorded graph.
+RUNS = {State.SINGLE: 7, State.REPLAY: 20}
 
 
 class Gpu:

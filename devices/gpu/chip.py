@@ -37,11 +37,6 @@ PARTITIONS = 2.0  # of the cache, as from the A100 on (NVIDIA A100 whitepaper), 
 DIRTY_SHARE = 0.4
 
 
-def _neutral(card: Card, name: str) -> float:
-    """What a constant is where nobody has fitted it; a single launch takes what the card says of any launch."""
-    return card.parameter("launch_latency") if name == "single_latency" else CONSTANTS[name].neutral
-
-
 @dataclass(frozen=True, slots=True)
 class Chip:
     """A GPU's figures in SI units, sustained where they are bandwidths; ``fitted`` holds its `CONSTANTS`.
@@ -93,7 +88,7 @@ class Chip:
             partitions=card.parameter("cache_partitions", PARTITIONS),
             tile_m=int(card.parameter("tile_m")),
             tile_n=int(card.parameter("tile_n")),
-            fitted={name: card.parameter(name, _neutral(card, name)) for name in CONSTANTS},
+            fitted={name: card.parameter(name, constant.uncalibrated(card)) for name, constant in CONSTANTS.items()},
         )
 
     def __getitem__(self, constant: str) -> float:

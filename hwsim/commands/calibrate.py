@@ -55,10 +55,11 @@ def calibrate(
         print_json(found.model_dump(exclude_defaults=True))
         return
     rows = [
-        (name, f"{known.value:.4g}", f"{known.low:.3g} to {known.high:.3g}", known.unit, known.taken_from)
+        (name, f"{known.value:.4g}", f"{known.low:.3g} to {known.high:.3g}", known.unit, known.taken_from, known.remark)
         for name, known in found.constants.items()
     ]
-    print_table(rows, ("constant", "value", "90 % interval", "unit", "taken from"), f"{target.card.name}: constants")
+    titles = ("constant", "value", "90 % interval", "unit", "taken from", "remark")
+    print_table(rows, titles, f"{target.card.name}: constants")
     spread = [
         (family, state, known.rows, _percent(known.mape), f"{known.low:.2f} to {known.high:.2f}")
         for family, states in found.spreads.items()

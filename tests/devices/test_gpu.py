@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.device import Replay, load_device
-from hwsim.devices.gpu import Gpu
+from hwsim.devices.gpu import RUNS, Gpu, State
 from hwsim.errors import CardError
 from hwsim.graph import Graph, Kind, Op, Tensor
 from hwsim.kernel_spec import spec_kernel
+from hwsim.kernels.families import Family
 from hwsim.mapper import Kernel, Launch, Placement
 from hwsim.testing import roofline_seconds
 from hwsim.work import work_of
@@ -169,6 +170,11 @@ def test_a_benchmark_slows_down_as_far_as_its_power_settles():
         sizes = {**HUNGRY, "m": size, "n": size, "k": size}
         free, once = (seconds(device.timed(None), **sizes) for device in (FREE, THIRSTY))
         assert (once > 1.01 * free) == limited
+
+
+def test_a_benchmark_is_as_long_as_measurements_are_at_least():
+    fields = Family.__dataclass_fields__
+    assert (RUNS[State.SINGLE], RUNS[State.REPLAY]) == (fields["repeats"].default, fields["per_graph"].default)
 
 
 def test_what_hungry_kernels_draw_others_save():
