@@ -20,6 +20,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from hwsim.devices.storage.address import Words
+
 TICKS = 10**10
 """Ticks per second."""
 SECTOR = 512
@@ -38,7 +40,7 @@ State: TypeAlias = MutableSequence[int]
 F = TypeVar("F", bound=Callable[..., object])
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _njit = cast("Callable[..., Callable[[object], object]]", njit)  # its stubs lack two of its options
-_WORDS = (b"IntEnum", b"@compiled")
+_WORDS = (b"IntEnum", b"@compiled", b"type_callable")
 _FILES = [file for file in sorted(Path(__file__).parent.glob("*.py")) if any(w in file.read_bytes() for w in _WORDS)]
 _STAMP = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)
 
@@ -66,8 +68,8 @@ def _made(function: F, made: object) -> F:
 
 
 def words(array: Ints) -> State:
-    """The array for functions that are compiled."""
-    return cast("State", array)
+    """The array for functions that are compiled; it must outlive the call."""
+    return cast("State", array.view(Words))
 
 
 class K(IntEnum):
