@@ -33,15 +33,17 @@ SHORT_WIDTH = 256  # padded head size over which the registers of a unit hold on
 
 
 def decode(x: Attention, load: Load, chip: Chip) -> Timing:
-    """A unit holds several blocks of threads; each waits for the cache with every load, all share the unit's port."""
-    short = x.kv_len <= SHORT
-    rows = np.where(short, SHORT_ROWS, ROWS)
-    keys = np.where(x.kv_len <= SHORTEST, SHORTEST, np.where(short, SHORT_KEYS, KEYS))
+    """A unit holds several blocks of threads; each waits for the cache with every load, all share the unit's port.
+
+    Keys are split where that is faster, and what lasts a while for few keys lasts no less for many: kernels for few and
+    many, on tiles of their own, would have it otherwise by a tenth, the measured times of both do not.
+    """
+    rows, keys, kv_len = _tiles(x)
     cut = Cut(rows, keys, x.group, WARPGROUP_WIDTH)
     tiles = x.pairs * np.ceil(x.group * x.q_len / rows)
     slices = np.ceil(x.v_dim / SLICE)
     splits = _splits(x, tiles, chip)
-    walk = np.ceil(np.ceil(x.kv_len / keys) / splits)
+    walk = np.ceil(np.ceil(kv_len / keys) / splits)
     count = tiles * splits * slices
     one = step(x, load, chip, cut, slices)
     wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
@@ -51,29 +53,53 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
     loads = slices + 1  # the first from where the operands are, later ones ahead of time into the cache
     each = loads * chip.cache.latency + one.matmul + one.softmax
     life = chip["attention_latency"] + loads * (wait - chip.cache.latency) + walk * each
-    per_unit = np.ceil(count / chip.units)
-    port = per_unit * walk * nbytes * chip.units / chip.cache_bandwidth
+    port = np.ceil(count / chip.units) * walk * nbytes * chip.units / chip.cache_bandwidth
     again = np.maximum(0.0, x.pairs * x.kv_len * x.head_dim * x.element * (tiles / x.pairs * slices - 1))
     cache = (load.read + load.write + again) / chip.cache_bandwidth
     main = main_seconds(load, chip)
     ready = chip["attention_latency"] + wait
-    seconds = np.maximum.reduce([waves * life + port, main + ready, cache + ready]) + join(x, splits, chip)
+    seconds = np.maximum(waves * life + port, np.maximum(main, cache) + ready) + join(x, splits, chip)
+    launches = np.where(splits > 1, 2.0, 1.0)
+    split = seconds[2] + (launches[2] - 1) * chip["graph_launch_latency"] < seconds[1]
+    way = np.where(x.kv_len <= SHORT, 0, 1 + split)[None]
+
+    def chosen(values: Array) -> Array:
+        one: Array = np.take_along_axis(values, way, axis=0)[0]
+        return one
+
+    seconds = np.maximum(seconds[0], chosen(seconds))
     busy = {
-        "matmul": np.minimum(waves * walk * one.matmul, seconds),
+        "matmul": np.minimum(chosen(waves * walk * one.matmul), seconds),
         "special": load.special / load.special_rate,
-        "cache": cache,
+        "cache": chosen(cache),
         "main": main,
     }
-    launches = np.where(splits > 1, 2.0, 1.0)
-    work = tiled(x, load, cut, count * walk, slices)
-    return Timing(seconds, busy, cache_again=again, padding=work.padding, launches=launches, issued=work.issued)
+    padding, issued = tiled(x, load, cut, count * walk, slices)
+    return Timing(
+        seconds,
+        busy,
+        cache_again=chosen(again),
+        padding=chosen(padding),
+        launches=chosen(launches),
+        issued=chosen(issued),
+    )
+
+
+def _tiles(x: Attention) -> tuple[Array, Array, Array]:
+    """Rows and keys of tiles, and how many keys they walk; along the first axis for few keys, many and split ones."""
+    few = np.minimum(x.kv_len, SHORT)
+    rows, many = np.full_like(few, SHORT_ROWS), np.full_like(few, ROWS)
+    keys, most = np.where(few <= SHORTEST, SHORTEST, SHORT_KEYS), np.full_like(few, KEYS)
+    return np.stack([rows, many, many]), np.stack([keys, most, most]), np.stack([few, x.kv_len, x.kv_len])
 
 
 def _splits(x: Attention, tiles: Array, chip: Chip) -> Array:
-    """Powers of two that leave no unit more than two parts and no part less than a block of keys."""
+    """Powers of two that leave no unit more than two parts and no part less than a block of keys; else one part."""
     most = np.minimum(BLOCKS_A_UNIT * chip.units / tiles, x.kv_len / KEYS)
     splits = 2.0 ** np.floor(np.log2(np.clip(most, 1.0, MOST_SPLITS)))
-    return np.where((splits >= LEAST_SPLITS) & (x.kv_len > UNSPLIT), splits, 1.0)
+    splits = np.where((splits >= LEAST_SPLITS) & (x.kv_len > UNSPLIT), splits, 1.0)
+    splits[:-1] = 1.0
+    return splits
 
 
 def _resident(wide: Array, nbytes: Array, keys: Array, chip: Chip) -> Array:
