@@ -195,8 +195,8 @@ def test_more_decode_takes_no_less_time(batch, heads, dim, kv_len, style, grown)
     for device in cards(style):
         one = timed(device, None)
         few, many = (one.estimate(decode(**size)).seconds for size in (sizes, {**sizes, grown: 2 * sizes[grown]}))
-        # keys are cut into a few numbers of parts only; cuDNN does so from 513 keys on, with wide heads a little late: an
-        # H200 takes 10.8 us for 384 keys, 10.5 for 523
+        # keys are cut into a few numbers of parts only; cuDNN does so from 513 keys on, with wide heads a little late:
+        # an H200 takes 10.8 us for 384 keys, 10.5 for 523
         least = WIDER if device.card is A100.card and grown == "head_dim" else 0.97
         assert many >= few * (least if dim <= 128 or style == 1.0 else 0.85)
 
