@@ -11,7 +11,7 @@ import numpy as np
 from hwsim.devices.storage.drive import Drive
 from hwsim.devices.storage.ftl import CHOICES, COST_BENEFIT, FIFO, GREEDY
 from hwsim.devices.storage.state import FIXED, MOST_PLANES, RATE_BITS, STREAM_SIZE, TICKS, TYPES, Ints, K, M
-from hwsim.devices.storage.things import Bl, Block, Ch, Entry, Gr, Kind, Log, Lru, Lun, Op, Pl, Row, Rq, Server, Sv, Tx
+from hwsim.devices.storage.things import Bl, Block, Ch, Entry, Gr, Kind, Log, Lru, Lun, Op, Pl, Rq, Server, Sv, Tx
 from hwsim.errors import InputError
 
 POLICIES = {"greedy": GREEDY, "random-greedy": CHOICES, "cost-benefit": COST_BENEFIT, "fifo": FIFO}
@@ -92,7 +92,7 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
         K.REQUEST_AT: int(k[K.REQUESTS]) * Rq.SIZE,
         K.STREAM_AT: len(stream) * STREAM_SIZE,
         K.LOG_AT: len(stream) * Log.SIZE,
-        K.ROWS_AT: slots // int(k[K.ROW_SLOTS]) * Row.SIZE,
+        K.ROWS_AT: slots // int(k[K.ROW_SLOTS]),
         K.SECTORS_AT: int(k[K.LPNS]) if span.partial else 0,
         K.L2P_AT: int(k[K.LPNS]) if span.mapped else 0,
         K.P2L_AT: slots,
@@ -304,7 +304,7 @@ def _set_blocks(state: Ints, opened: int) -> None:
     blocks = _table(state, K.BLOCKS_AT, Bl.SIZE, len(groups) * per_group)
     number = np.arange(len(blocks))
     blocks[:, Bl.GROUP] = state[K.GROUPS_AT] + number // per_group * Gr.SIZE
-    blocks[:, Bl.SLOT] = number * state[K.BLOCK_SLOTS]
+    blocks[:, Bl.SLOT] = (number % per_group * len(groups) + number // per_group) * state[K.BLOCK_SLOTS]
     blocks[number % per_group < opened, Bl.STATE] = Block.OPEN
     groups[:, Gr.BLOCK] = state[K.BLOCKS_AT] + np.arange(len(groups)) * per_group * Bl.SIZE
     groups[:, Gr.USER_BLOCK] = groups[:, Gr.BLOCK]

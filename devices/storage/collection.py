@@ -118,7 +118,7 @@ def row_programmed(s: State, tx: int) -> None:
     s[N.PROGRAMS] += 1
     s[N.PROGRAMMED_SLOTS] += s[tx + Tx.COUNT]
     s[block_of(s, s[tx + Tx.SLOT]) + Bl.PENDING] -= 1
-    s[s[K.ROWS_AT] + s[tx + Tx.ROW] * Row.SIZE + Row.BUFFERED] = 0
+    s[s[K.ROWS_AT] + s[tx + Tx.ROW]] &= ~Row.BUFFERED
 
 
 @compiled

@@ -135,7 +135,7 @@ def may_start(s: State, lun: int, tx: int) -> bool:
     """Whether a transaction could begin: a read if its plane can, a program if what it waits for is read."""
     if s[tx + Tx.KIND] == Kind.READ:
         return can_read(s, lun, s[tx + Tx.PLANE])
-    return s[tx + Tx.ROW] < 0 or s[s[K.ROWS_AT] + s[tx + Tx.ROW] * Row.SIZE + Row.READS] == 0
+    return s[tx + Tx.ROW] < 0 or s[s[K.ROWS_AT] + s[tx + Tx.ROW]] < Row.READ
 
 
 @compiled

@@ -27,8 +27,9 @@ def striped(s: State, lpn: int) -> int:
     row, index = lpn // s[K.ROW_SLOTS], lpn % s[K.ROW_SLOTS]
     turn = row // s[K.GROUPS]
     group = s[s[K.ORDER_AT] + row - turn * s[K.GROUPS]]
-    rows = s[K.BLOCKS] * s[K.ROWS]
-    return (group * rows + turn % rows) * s[K.ROW_SLOTS] + index
+    turn %= s[K.BLOCKS] * s[K.ROWS]
+    block = turn // s[K.ROWS]
+    return ((block * s[K.GROUPS] + group) * s[K.ROWS] + turn - block * s[K.ROWS]) * s[K.ROW_SLOTS] + index
 
 
 @compiled
@@ -39,8 +40,14 @@ def slot_of(s: State, lpn: int) -> int:
 
 @compiled
 def block_of(s: State, slot: int) -> int:
-    """The block of a slot."""
-    return s[K.BLOCKS_AT] + slot // s[K.BLOCK_SLOTS] * Bl.SIZE
+    """The block of a slot.
+
+    Slots are numbered through the first blocks of all groups, then through their second ones: writes go round the
+    groups, and so to places near each other in the tables, where each page of memory that is touched costs time.
+    """
+    number = slot // s[K.BLOCK_SLOTS]
+    within = number // s[K.GROUPS]
+    return s[K.BLOCKS_AT] + ((number - within * s[K.GROUPS]) * s[K.BLOCKS] + within) * Bl.SIZE
 
 
 @compiled
@@ -63,7 +70,7 @@ def locate(s: State, slot: int) -> tuple[int, int]:
     row = within // s[K.ROW_SLOTS]
     piece = (within - row * s[K.ROW_SLOTS]) // s[K.PAGE_SLOTS]
     page = piece // s[K.WIDTH] if s[K.WIDTH] > 1 else piece
-    plane = block // s[K.BLOCKS] * s[K.WIDTH] + piece - page * s[K.WIDTH]
+    plane = block % s[K.GROUPS] * s[K.WIDTH] + piece - page * s[K.WIDTH]
     return s[K.PLANES_AT] + plane * Pl.SIZE, row * s[K.ROW_PAGES] + page
 
 

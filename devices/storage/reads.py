@@ -100,4 +100,4 @@ def in_cache(s: State, lpn: int, slot: int) -> bool:
     """Whether the write cache holds a unit: as kept there, or until its row is programmed."""
     if not s[K.MAPPED] or not s[K.BUFFERED]:
         return False
-    return kept(s, lpn) != 0 or s[s[K.ROWS_AT] + slot // s[K.ROW_SLOTS] * Row.SIZE + Row.BUFFERED] != 0
+    return kept(s, lpn) != 0 or s[s[K.ROWS_AT] + slot // s[K.ROW_SLOTS]] & Row.BUFFERED != 0

@@ -182,7 +182,7 @@ def page_out(s: State, tx: int, time: int) -> None:
         part_done(s, request, time)
     elif source == Source.UPDATE:
         row = s[tx + Tx.ROW]
-        s[s[K.ROWS_AT] + row * Row.SIZE + Row.READS] -= 1
+        s[s[K.ROWS_AT] + row] -= Row.READ
         s[M.KICKS] |= s[s[s[locate(s, row * s[K.ROW_SLOTS])[0] + Pl.LUN] + Lun.CHANNEL] + Ch.BIT]
     elif source == Source.MAP:
         map_read(s, tx, time)

@@ -171,11 +171,10 @@ class Gr(IntEnum):
 
 
 class Row(IntEnum):
-    """A row."""
+    """A row is one word: whether its data are in the write cache, and how many reads its program waits for."""
 
-    BUFFERED = 0
-    READS = 1  # that its program waits for
-    SIZE = 2
+    BUFFERED = 1
+    READ = 2  # of one of them
 
 
 class Sv(IntEnum):

@@ -125,7 +125,7 @@ def put(s: State, request: int, group: int, lpn: int, sectors: int, nbytes: int)
     s[N.HOST_SLOTS] += 1
     s[group + Gr.ROW_BYTES] += granules(s, nbytes)
     if s[K.BUFFERED]:
-        s[s[K.ROWS_AT] + slot // s[K.ROW_SLOTS] * Row.SIZE + Row.BUFFERED] = 1
+        s[s[K.ROWS_AT] + slot // s[K.ROW_SLOTS]] |= Row.BUFFERED
         s[M.BUFFER] += 1
         s[M.UNDERWAY] += granules(s, nbytes)
     if ends_row(s, slot):
@@ -148,11 +148,11 @@ def update(s: State, lpn: int, old: int, slot: int, written: int) -> None:
     before = s[s[K.SECTORS_AT] + lpn] if old >= 0 else 0
     s[s[K.SECTORS_AT] + lpn] = before | written
     rest = before & ~written
-    if rest == 0 or s[s[K.ROWS_AT] + old // s[K.ROW_SLOTS] * Row.SIZE + Row.BUFFERED]:
+    if rest == 0 or s[s[K.ROWS_AT] + old // s[K.ROW_SLOTS]] & Row.BUFFERED:
         return
     tx = read_page(s, 0, old, granules(s, bits(rest) * SECTOR), Source.UPDATE.value)
     s[tx + Tx.ROW] = slot // s[K.ROW_SLOTS]
-    s[s[K.ROWS_AT] + s[tx + Tx.ROW] * Row.SIZE + Row.READS] += 1
+    s[s[K.ROWS_AT] + s[tx + Tx.ROW]] += Row.READ
     s[N.UPDATE_READS] += 1
 
 
