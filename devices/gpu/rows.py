@@ -6,7 +6,6 @@ from math import ceil, log2
 
 from hwsim.devices.gpu.blocks import FIRST_CACHE, Blocks, grid, spread
 from hwsim.devices.gpu.chip import LANES
-from hwsim.devices.gpu.envelope import enveloped
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.stream import OPERAND
 from hwsim.dtypes import dtype
@@ -196,7 +195,7 @@ def single_scan(cols: int) -> Blocks:
     return grid(blocks, 128, instructions=instructions, cache_waits=behind, cycles=MEETING, launches=2.0)
 
 
-SOFTMAX = enveloped(softmax, "cols")
+SOFTMAX = Family(softmax, spread)
 NORM = Family(norm, spread)
-REDUCTION = enveloped(reduce, "cols", writes=False)
-SCAN = enveloped(scan, "rows")
+REDUCTION = Family(reduce, spread)
+SCAN = Family(scan, spread)
