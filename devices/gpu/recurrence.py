@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import ceil
+from math import ceil, prod
 from typing import NamedTuple
 
 import numpy as np
 
-from hwsim.devices.gpu.blocks import QUEUEING, Blocks, grid, spread, together
+from hwsim.devices.gpu.blocks import QUEUEING, SCHEDULERS, Blocks, grid, spread, together
 from hwsim.devices.gpu.chip import LANES, Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
@@ -144,12 +144,21 @@ ELEMENT_WORK, BYTE_WORK = 6.0, 6.0
 SCAN_TOKENS = 2048  # mamba's selective_scan_fwd_kernel: 16 tokens a thread at a time
 
 
+# What torch copies around these kernels: queries and keys that heads share, to each of them (an element at a time, with
+# three divisions for each address: 224 G elements a second on an H100), and the last state, which they return, to where
+# a model keeps it.
+SHARED_INSTRUCTIONS = 140.0
+COPY_WAITS = 2.0  # answers of memory, for arguments and operands
+
+
 IDLE = (1.0, 1.0, 0.0, 0.0, 0.0, 1.0)  # the grid of a pipeline
 
 
 class Recurrence(NamedTuple):
     """A pipeline of ``launches`` kernels that move ``nbytes``, and ``chain_bytes`` in ``steps`` steps of a chain, with
-    ``lane_work`` instructions of a lane and ``loops`` turns of sub-chunks; or a grid of blocks."""
+    ``lane_work`` instructions of a lane and ``loops`` turns of sub-chunks; or a grid of blocks. Around it torch makes
+    ``copies``, of ``shared`` elements to every head and of ``kept`` bytes of states.
+    """
 
     way: Array
     launches: Array
@@ -164,6 +173,9 @@ class Recurrence(NamedTuple):
     cycles: Array
     cache_waits: Array
     streams: Array
+    copies: Array
+    shared: Array
+    kept: Array
 
 
 def shape(kernel: Kernel) -> Recurrence:
@@ -201,7 +213,7 @@ def pipeline(kernel: Kernel) -> Recurrence:
         lanes += stage.diagonal * sequences * ceil(tokens / chunk) * chunk * SUB_CHUNK * d_k
         loops += stage.turns * SUB_CHUNK * d_k / LOOP_ELEMENTS
     steps = chains * ceil(tokens / chunk)
-    return Recurrence._make((PIPELINE, len(stages), nbytes, chain_bytes, steps, lanes, loops, *IDLE))
+    return Recurrence._make((PIPELINE, len(stages), nbytes, chain_bytes, steps, lanes, loops, *IDLE, *copied(kernel)))
 
 
 def recurrent(kernel: Kernel) -> Recurrence:
@@ -219,9 +231,22 @@ def recurrent(kernel: Kernel) -> Recurrence:
         blocks, launches = blocks * parts, 2.0 + (parts > 1)
     each = ELEMENT_INSTRUCTIONS * elements / LANES / blocks
     cycles = held.cycles + held.row_cycles * d_k
-    return Recurrence._make(
-        (BLOCKS, launches, 0.0, 0.0, 0.0, 0.0, 0.0, blocks, held.threads, each, cycles, turns, held.streams)
-    )
+    program = (blocks, held.threads, each, cycles, turns, held.streams)
+    return Recurrence._make((BLOCKS, launches, 0.0, 0.0, 0.0, 0.0, 0.0, *program, *copied(kernel)))
+
+
+def copied(kernel: Kernel) -> tuple[float, float, float]:
+    """Copies around a recurrence: launches, elements of queries and keys for all heads, bytes of a state that stays."""
+    if _rule(kernel) in SCAN_RULES or kernel.attrs.get("backward"):
+        return 0.0, 0.0, 0.0
+    elements = float(prod(kernel.size(name, 1) for name in ("batch", "tokens", "heads", "d_k")))
+    whole = elements * dtype(kernel.work.dtype).bytes_for(1)
+    accesses = kernel.work.accesses
+    read = [access for access in accesses if not access.write]
+    shared = sum(access.nbytes < whole for access in read[:2])
+    places = {access.tensor for access in read}
+    kept = sum(access.nbytes for access in accesses if access.write and access.tensor in places)
+    return shared + (kept > 0.0), shared * elements, kept
 
 
 def piped(x: Recurrence, load: Load, chip: Chip) -> Timing:
@@ -265,8 +290,33 @@ WAYS: Mapping[int, Callable[[Recurrence, Load, Chip], Timing]] = {PIPELINE: pipe
 
 
 def timing(x: Recurrence, load: Load, chip: Chip) -> Timing:
-    """Each kernel by its form."""
-    return by_way(x.way, WAYS, x, load, chip)
+    """Each kernel by its form, with the copies around it."""
+    found = by_way(x.way, WAYS, x, load, chip)
+    return _with_copies(found, x, chip) if x.copies.any() else found
+
+
+def _with_copies(found: Timing, x: Recurrence, chip: Chip) -> Timing:
+    """Copies come one after the other, and find in the cache what fits there."""
+    moved = OPERAND_BYTES * x.shared + 2.0 * x.kept
+    missing = chip.missing(moved)
+    work = SHARED_INSTRUCTIONS * x.shared
+    added = {
+        "vector": work / (LANES * SCHEDULERS * chip.units * chip.clock * chip["issue_share"]),
+        "cache": moved / chip.cache_bandwidth,
+        "main": moved * missing / chip.main_bandwidth,
+        "latency": x.copies * COPY_WAITS * chip.main.latency,
+    }
+    none = np.zeros_like(found.seconds)
+    busy = {name: found.busy.get(name, none) + added.get(name, none) for name in {**found.busy, **added}}
+    return replace(
+        found,
+        seconds=found.seconds + added.pop("latency") + together(*added.values()),
+        busy=busy,
+        cache_again=found.cache_again + moved,
+        main_again=found.main_again + moved * missing,
+        launches=found.launches + x.copies,
+        issued=found.issued + work,
+    )
 
 
 RECURRENCE = Family(shape, timing)

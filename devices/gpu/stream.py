@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from math import ceil
+
+import numpy as np
 
 from hwsim.devices.gpu.blocks import DEPENDENT_CYCLES, Blocks, accesses, grid, spread
 from hwsim.devices.gpu.chip import LANES
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.traffic import HOST
 from hwsim.dtypes import dtype
-from hwsim.graph import Kind
+from hwsim.graph import Kind, Role
 from hwsim.mapper import Kernel, Launch
 from hwsim.work import Pattern
 
 # ATen/native/cuda/thread_constants.h: threads of a block, elements of a thread in vectorised elementwise kernels.
 THREADS, ELEMENTS = 128, 8
+HALF_BYTES = 2  # of bf16 and fp16
 # Copy.cu through gpu_kernel on operands of different order: elements of a thread, by the width of one
 # (CUDALoops.cuh, launch_legacy_kernel: 4 of up to two bytes, else 2). Each waits for the one before.
 STRIDED_ELEMENTS, WIDE_STRIDED_ELEMENTS = 4, 2
@@ -31,6 +35,11 @@ COPY_WORD, COPY_TAIL = 4, 400.0  # what is no whole word goes byte by byte at th
 # vllm/csrc/quantization/w8a8/fp8/common.cu, dynamic_per_token_scaled_fp8_quant: a block per row, which goes over it for
 # the maximum and again to scale it; instructions of a warp, then for every four elements of its threads.
 ROW_THREADS, ROW_SETUP, ROW_STEP, ROW_CYCLES = 512, 210.0, 245.0, 1500.0
+# ATen/native/cuda/Normalization.cu, batch_norm_cuda_out: with known statistics, one launch brings the means to fp32 and
+# one makes factors of the variances; each fetches its arguments and waits for its operands.
+STATISTICS_LAUNCHES, STATISTICS_WAITS = 2.0, 2.0
+# torch's AdamW on 16-bit weights: gradients are cast to fp32, new values from it, by kernels of their own (bytes).
+ADAMW_CASTS, ADAMW_CAST_LAUNCHES = 12.0, 2.0
 # A lone sector of 32 bytes crosses from the cache with a header of its own; neighbouring columns find it in a unit's
 # first cache where fewer rows than about these lie between them.
 SECTOR, LONE_SECTOR, NEAR_ROWS = 32.0, 44.0, 38.0
@@ -41,9 +50,38 @@ def shape(kernel: Kernel) -> Blocks:
     if kernel.kind is Kind.COPY and "fused" not in kernel.attrs:
         strided = any(flow.pattern is Pattern.STRIDED for flow in kernel.flows) and kernel.size("rows", LANES) > 1
         return transposed(kernel) if strided else copied(kernel)
-    if kernel.attrs.get("function") == "quantize" and kernel.size("rows"):
+    function = kernel.attrs.get("function")
+    if function == "quantize" and kernel.size("rows"):
         return quantized(kernel.size("rows"), kernel.size("cols", 1), kernel.read_bytes)
-    return elementwise(kernel)
+    beside = BESIDES.get(function) if isinstance(function, str) and "fused" not in kernel.attrs else None
+    return beside(kernel) if beside else elementwise(kernel)
+
+
+def scaled_and_shifted(kernel: Kernel) -> Blocks:
+    """A batch norm with known statistics, which are brought to fp32 first and made factors."""
+    launches = STATISTICS_LAUNCHES if _written_width(kernel) <= HALF_BYTES else 1.0
+    sizes = elementwise(kernel)
+    fetches = sizes.fetches + launches * STATISTICS_WAITS
+    return sizes._replace(fetches=fetches, launches=sizes.launches + launches)
+
+
+def optimised(kernel: Kernel) -> Blocks:
+    """AdamW on fp32 masters; 16-bit gradients are cast to fp32 before, and 16-bit weights from the masters after it."""
+    sizes, count = elementwise(kernel), elements_of(kernel)
+    weights = sum(flow.nbytes for flow in kernel.flows if flow.write and flow.role is Role.WEIGHT)
+    if not 0.0 < weights <= HALF_BYTES * count:
+        return sizes
+    casts = np.asarray(ADAMW_CASTS * count)
+    return sizes._replace(again=casts, kept=kernel.nbytes + casts, launches=sizes.launches + ADAMW_CAST_LAUNCHES)
+
+
+BESIDES: Mapping[str, Callable[[Kernel], Blocks]] = {"batchnorm": scaled_and_shifted, "adamw": optimised}
+"""Functions that torch launches other kernels for."""
+
+
+def _written_width(kernel: Kernel) -> float:
+    """Bytes of an element of the result."""
+    return max((flow.nbytes for flow in kernel.flows if flow.write), default=0.0) / elements_of(kernel)
 
 
 def quantized(rows: int, cols: int, nbytes: float) -> Blocks:

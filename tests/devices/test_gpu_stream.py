@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +13,10 @@ from hwsim.device import Replay, load_device, timed
 from hwsim.devices.gpu import Gpu
 from hwsim.devices.gpu.blocks import together
 from hwsim.devices.gpu.stream import shape
+from hwsim.graph import Kind, Role
 from hwsim.kernel_spec import spec_kernel
-from hwsim.mapper import Launch
+from hwsim.mapper import Flow, Kernel, Launch
+from hwsim.work import Work
 
 H200 = Gpu(load_device("nvidia-h200", calibration=None).card)
 CARDS = [load_device(name) for name in ("nvidia-h200", "nvidia-a100-80gb", "nvidia-rtx-4090")]
@@ -118,3 +122,30 @@ def test_a_batch_is_its_kernels_one_by_one():
     specs += [{"op": "transpose_copy", "rows": 3**k, "cols": 100, "dtype": "fp32"} for k in range(8)]
     kernels = [spec_kernel(spec, H200) for spec in specs]
     assert H200.estimate_all(kernels) == [H200.estimate(kernel) for kernel in kernels]
+
+
+def pointwise(function: str, numel: int, *flows: Flow) -> Kernel:
+    return Kernel(function, Kind.ELEMENTWISE, {"function": function, "numel": numel}, Work(dtype="fp32"), flows)
+
+
+def test_an_optimizer_of_halves_casts_gradients_and_weights():
+    """AdamW of Llama 3.2 1B: an H100 takes 12.8 ms for fp32 masters, gradients and moments, 5.6 ms for the casts."""
+    h100, count = Gpu(load_device("nvidia-h100-sxm").card), 1_235_814_400
+    states = [Flow("hbm", 12.0 * count, write, role=Role.STATE) for write in (False, True)]
+
+    def seconds_with(width: float) -> float:
+        weights = Flow("hbm", width * count, True, role=Role.WEIGHT)
+        return h100.estimate(pointwise("adamw", count, Flow("hbm", width * count), weights, *states)).seconds
+
+    assert seconds_with(2) == pytest.approx(18.4e-3, rel=0.15)
+    assert seconds_with(4) < 14e-3
+
+
+def test_a_batch_norm_with_known_statistics_is_three_kernels():
+    """cast of the means, factors of the variances, the elements: 7.2 us of 14 x 14 x 256 bf16 on an H100."""
+    h100, count = Gpu(load_device("nvidia-h100-sxm").card), 256 * 14 * 14
+    norm = pointwise("batchnorm", count, Flow("hbm", 2.0 * count), Flow("hbm", 2.0 * count, True))
+    assert shape(norm).launches == 3
+    assert h100.estimate(norm).seconds == pytest.approx(7.2e-6, rel=0.35)
+    fused = replace(norm, attrs={**norm.attrs, "fused": 2})
+    assert shape(fused).launches == 1
