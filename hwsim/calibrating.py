@@ -21,7 +21,7 @@ from hwsim.measurements import Measurement, Measurements, split_rows
 FEW_ROWS = 8  # below which a family and state tells no spread
 HOST = "host_launch_overhead"
 HOST_BOUND = 0.7  # share of a row's time below which the device waits for the host
-TAIL = 0.05  # of the rows lie below, and as many above the bounds of a spread
+TAIL, CONFIDENCE = 0.05, 0.9  # of the rows lie below, and as many above the bounds of a spread; how sure that is
 FOLDS = 2  # of the fitted rows: those of one are predicted with constants fitted to the others
 
 Progress = Callable[[str], None]
@@ -48,15 +48,16 @@ class Share:
 def calibrate(
     device: Calibratable, shares: Sequence[Share], base: Calibration | None = None, progress: Progress = print
 ) -> Calibration:
-    """Fit the constants of ``device`` to the seen rows of ``shares``, first to times, then those of energy to joules.
+    """Fit the constants of ``device`` to the seen rows of ``shares``: energies to joules at measured times, then times,
+    which depend on them where power is limited, then energies again, at the clocks that go with these times.
 
     Constants that no row tells are taken from ``base`` (a calibration of a like device), else left as the card has
     them. Raises `InputError` where no row is a kernel of the device.
     """
     seen = [kernels for share in shares for kernels in measured_kernels(share.seen.rows, device)]
     values: dict[str, Fitted] = _inherited(base, device.card)
-    for quantity in (Told.SECONDS, Told.JOULES):
-        samples = _samples(device, seen, quantity)
+    for quantity in (Told.JOULES, Told.SECONDS, Told.JOULES):
+        samples = _samples(_with(device, values), seen, quantity)
         if not samples and quantity == Told.SECONDS:
             raise InputError(f"no row of {', '.join(share.file.name for share in shares)} is a kernel of the device")
         names = [name for name, constant in device.constants.items() if constant.told == quantity]
@@ -168,19 +169,23 @@ def _described(
 
 
 def spread_bounds(ratios: Array) -> tuple[float, float]:
-    """The bounds within which 90 % of further ratios lie, from some that have the same distribution.
+    """The bounds within which at least 90 % of further ratios lie, with 90 % confidence, from some that have the same
+    distribution.
 
-    With n ratios the next one is below the i-th smallest with probability i / (n + 1); where so few are known that
-    the bounds lie beyond all of them, a normal distribution of the logarithm is assumed.
+    What lies between the i-th smallest and the i-th largest of n is a share of the distribution that is itself
+    distributed as Beta(n + 1 - 2 i, 2 i), whatever the distribution is (Wilks, 1941). Where too few are known for an i
+    of 1, a normal distribution of the logarithm is assumed (Howe, JASA 64, 1969), and all of them are within.
     """
-    count, logs = len(ratios), np.log(ratios)
-    if TAIL * (count + 1) >= 1:
-        low, high = np.quantile(logs, (TAIL, 1 - TAIL), method="weibull")
-    else:
-        from scipy.stats import t
+    from scipy.optimize import brentq
+    from scipy.stats import beta, chi2, norm
 
-        margin = t.ppf(1 - TAIL, count - 1) * np.std(logs, ddof=1) * np.sqrt(1 + 1 / count)
-        low, high = logs.mean() - margin, logs.mean() + margin
+    count, logs, held = len(ratios), np.log(ratios), 1 - 2 * TAIL
+    beyond = brentq(lambda i: beta.cdf(held, count + 1 - 2 * i, 2 * i) - (1 - CONFIDENCE), 1e-3, count / 4)
+    low, high = np.quantile(logs, (beyond / (count + 1), 1 - beyond / (count + 1)), method="weibull")
+    if beyond < 1:
+        spread = np.std(logs, ddof=1) * np.sqrt((count - 1) * (1 + 1 / count) / chi2.ppf(1 - CONFIDENCE, count - 1))
+        margin = norm.ppf(1 - TAIL) * spread
+        low, high = min(low, logs.mean() - margin), max(high, logs.mean() + margin)
     return float(np.exp(low)), float(np.exp(high))
 
 
@@ -199,17 +204,20 @@ def _cross_fitted(
 ) -> Iterator[Ratios]:
     """The ratios of seen rows, each predicted with constants that were fitted to the rows of the other fold.
 
-    Fits start where that of all rows did, not from its outcome, which knows the rows that are held out.
+    Fits start where that of all rows did, not from its outcome, which knows the rows that are held out; energies, which
+    say little of times, are those of all rows.
     """
     names = [name for name in values if device.constants[name].told == Told.SECONDS]
     start = {**_start(device), **{name: known.value for name, known in _inherited(base, device.card).items()}}
+    start |= {name: known.value for name, known in values.items() if device.constants[name].told == Told.JOULES}
+    started = device.with_constants(start)
     for fold in range(FOLDS):
         split = [split_rows(share.seen.rows, FOLDS * share.parts, fold * share.parts) for share in shares]
-        samples = _samples(device, (one for _, rows in split for one in measured_kernels(rows, device)), "seconds")
+        samples = _samples(started, (one for _, rows in split for one in measured_kernels(rows, device)), "seconds")
         told = informed(samples, names, start) if samples else []
         again = {name: known.value for name, known in fit(samples, told, start).items()} if told else {}
         for held, _ in split:
-            yield from _kernel_ratios(device.with_constants({**start, **again}), held)
+            yield from _kernel_ratios(started.with_constants(again), held)
 
 
 def _ratios(device: Calibratable, file: Measurements) -> Iterator[Ratios]:

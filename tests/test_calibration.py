@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from hwsim.calibrating import Share, calibrate, spread_bounds
 from hwsim.calibration import calibrated, find_calibration, read_calibration, write_calibration
@@ -90,15 +91,22 @@ def test_models_that_tell_the_host_are_counted(tmp_path):
     assert models.fitted > 0
 
 
-@pytest.mark.parametrize("count", [12, 19, 60])
-def test_nine_of_ten_further_ratios_lie_within_the_bounds(count):
-    """Drawn from one distribution: some make the bounds, another is tried; many times."""
-    draw, tries = np.random.default_rng(count), 2000
-    inside = 0
-    for _ in range(tries):
-        low, high = spread_bounds(np.exp(draw.normal(0.05, 0.2, count)))
-        inside += low <= np.exp(draw.normal(0.05, 0.2)) <= high
-    assert inside / tries == pytest.approx(0.9, abs=0.02)
+def covered(count):
+    """Shares of a distribution within the bounds that some draws of it make, many times."""
+    draw = np.random.default_rng(count)
+    bounds = np.log([spread_bounds(np.exp(draw.normal(0.05, 0.2, count))) for _ in range(1000)])
+    low, high = norm.cdf((bounds - 0.05) / 0.2).T
+    return high - low
+
+
+def test_nine_of_ten_ratios_lie_within_the_bounds_that_many_make():
+    assert np.mean(covered(5000)) == pytest.approx(0.905, abs=0.002)
+
+
+@pytest.mark.parametrize("count", [12, 19, 31, 50, 200])
+def test_few_ratios_make_bounds_that_hold_nine_of_ten_nearly_always(count):
+    """With 90 % confidence, and more where all ratios are within."""
+    assert 0.88 < np.mean(covered(count) >= 0.9) < 0.97
 
 
 def test_energies_are_fitted_at_measured_times(tmp_path):
@@ -120,6 +128,26 @@ def test_energies_are_fitted_at_measured_times(tmp_path):
     fitted = card().with_constants(found.values()).timed(Replay())
     again = fitted.joules(batches, seconds) - device.card.static_power * seconds
     assert again == pytest.approx(dynamic, rel=0.05)
+
+
+def test_energies_are_fitted_at_the_constants_that_the_times_told(tmp_path, monkeypatch):
+    """Energies set the clock at the power limit, and times say how long main memory keeps kernels from feeling it."""
+    known = []
+
+    def spied(samples, names, start):
+        known.append((samples[0].seconds is not None, samples[0].device.chip["main_share"]))
+        return fit(samples, names, start)
+
+    monkeypatch.setattr("hwsim.calibrating.fit", spied)
+    made_up_rows(tmp_path / "rows.csv", 0.01)
+    lines = (tmp_path / "rows.csv").read_text().splitlines()
+    lines[4:] = [line + ("0.01" if i % 2 else "") for i, line in enumerate(lines[4:])]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    found = calibrate(card(), [Share(read_measurements(tmp_path / "rows.csv"), 2)], progress=lambda line: None)
+    before, times, after = known[:3]
+    assert before == (True, 1.0)
+    assert times == (False, 1.0)
+    assert after == (True, found.constants["main_share"].value)
 
 
 def test_a_few_wild_rows_do_not_decide(tmp_path):
