@@ -19,10 +19,11 @@ MEETING = 1400.0
 # (cunn_SoftMaxForwardReg), keep the row in 48 KiB of shared memory if it is whole vectors, or read it three times.
 WARP_COLUMNS, WARP_ROW_BYTES = 2048, 8192
 SOFTMAX_THREADS, SOFTMAX_REGISTERS, SOFTMAX_SHARED = 1024, 9, 48 * 1024
-SOFTMAX_THREAD_REGISTERS = 64  # of a thread of cunn_SoftMaxForwardReg: the most that 1,024 of them can have
+# Up to six elements leave a thread with 32 registers, so that two blocks share a unit; all that one can have otherwise.
+SHARED_ELEMENTS, SOFTMAX_FEW_REGISTERS, SOFTMAX_MOST_REGISTERS = 6, 32, 64
 # Warp instructions per element of a row, and per row, of compiled softmax kernels: two exponentials, one division.
 WARP_SOFTMAX, WARP_PADDED, WARP_SOFTMAX_ROW, WARP_SOFTMAX_LONE, SCARCE_REGISTERS = 10.0, 33.0, 45.0, 3.1, 1.6
-REGISTER_SOFTMAX, NARROW, VECTOR_SOFTMAX, ROUGH_SOFTMAX = 80.0, 7.0, 52.0, 68.0
+REGISTER_SOFTMAX, NARROW, VECTOR_SOFTMAX, ROUGH_SOFTMAX = 75.0, 7.0, 52.0, 68.0
 SOFTMAX_SETUP = 30.0
 SOFTMAX_HELD = 1.6  # rows in the cache for each that is at work: its own, and part of what it writes
 
@@ -68,25 +69,27 @@ def softmax(kernel: Kernel) -> Blocks:
         padded = 2 ** ceil(log2(cols))
         per_warp = 2 if padded <= 128 else 1
         scarce = SCARCE_REGISTERS if padded > LANES * LANES else 1.0
-        each = padded / LANES * WARP_PADDED + scarce * max(1.0, cols / LANES) * (WARP_SOFTMAX + more)
+        each = max(1.0, padded / LANES) * WARP_PADDED + scarce * max(1.0, cols / LANES) * (WARP_SOFTMAX + more)
         each *= per_warp
         setup = WARP_SOFTMAX_ROW * per_warp
         warps = 4
-        blocks = ceil(rows / (warps * per_warp))
+        shared = LANES // min(padded, LANES)  # of a warp's lanes by rows shorter than it (PersistentSoftmax.cuh)
+        blocks = ceil(rows / (warps * per_warp * shared))
         cycles = WARP_SOFTMAX_LONE * (each + setup)
         return grid(blocks, warps * LANES, setup=warps * setup, instructions=warps * each, cycles=cycles)
     threads, row_bytes = SOFTMAX_THREADS, cols * width
     setup = SOFTMAX_SETUP * threads / LANES
-    if ceil(cols / threads) <= SOFTMAX_REGISTERS:
-        padded = ceil(cols / threads) * threads
-        work = padded / LANES * (REGISTER_SOFTMAX + more)
-        return grid(rows, threads, registers=SOFTMAX_THREAD_REGISTERS, setup=setup, instructions=work)
+    elements = ceil(cols / threads)
+    if elements <= SOFTMAX_REGISTERS:
+        work = elements * threads / LANES * (REGISTER_SOFTMAX + more)
+        registers = SOFTMAX_FEW_REGISTERS if elements <= SHARED_ELEMENTS else SOFTMAX_MOST_REGISTERS
+        return grid(rows, threads, registers=registers, setup=setup, instructions=work, cycles=MEETING)
     aligned = row_bytes % 16 == 0
     work = cols / LANES * ((VECTOR_SOFTMAX if aligned else ROUGH_SOFTMAX) + more)
     if row_bytes < SOFTMAX_SHARED and aligned:
-        return grid(rows, threads, setup=setup, instructions=work)
-    again = 2.0 * rows * row_bytes
-    return grid(rows, threads, setup=setup, instructions=work, again=again, held=SOFTMAX_HELD * row_bytes)
+        return grid(rows, threads, setup=setup, instructions=work, cycles=MEETING)
+    again, held = 2.0 * rows * row_bytes, SOFTMAX_HELD * row_bytes
+    return grid(rows, threads, setup=setup, instructions=work, again=again, held=held, cycles=MEETING)
 
 
 def norm(kernel: Kernel) -> Blocks:

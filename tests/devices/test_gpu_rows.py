@@ -25,6 +25,7 @@ def test_short_rows_of_a_softmax_share_a_block_of_four_warps():
     # up to 128 padded columns two rows a warp, else one
     assert rows.softmax(kernel("softmax", 800, 100)).blocks == 800 / 8
     assert rows.softmax(kernel("softmax", 800, 200)).blocks == 800 / 4
+    assert rows.softmax(kernel("softmax", 800, 16)).blocks == 800 / 16  # and rows of 16 columns share its lanes
 
 
 def test_long_rows_of_a_softmax_stay_in_registers_then_in_shared_memory_then_are_read_three_times():
@@ -32,6 +33,7 @@ def test_long_rows_of_a_softmax_stay_in_registers_then_in_shared_memory_then_are
     shared = rows.softmax(kernel("softmax", 10, 16384))
     again = rows.softmax(kernel("softmax", 10, 32768))
     assert in_registers.threads * in_registers.registers == 65536  # leaves room for one block a unit
+    assert rows.softmax(kernel("softmax", 10, 6144)).registers == 32  # up to six elements a thread: for two
     assert (shared.threads, shared.again) == (1024, 0)
     assert again.again == 2 * 10 * 32768 * 2
 
