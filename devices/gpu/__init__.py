@@ -166,7 +166,8 @@ class Gpu:
         """Time (or those ``given``) and energy of a batch with the constants of this GPU, each kernel ``limited`` by
         power by itself."""
         chip = self.chip
-        load = batch.columns.load(chip, self.replay, passed)
+        apart = batch.family.apart(batch.shape, batch.columns, chip) if batch.family.apart else 0.0
+        load = batch.columns.load(chip, self.replay, passed, apart)
         if self.state is State.SINGLE:
             load = load._replace(evicted=chip.evicted(load.main_read))
         timing = batch.family.timing(batch.shape, load, chip)

@@ -32,6 +32,10 @@ ACCUMULATOR = "fp32"  # vector work on narrower floats is done in this format, a
 
 PARTITIONS = 2.0  # of the cache, as from the A100 on (NVIDIA A100 whitepaper), unless the card says otherwise
 
+# Of bytes that one unit alone reads: footprint over capacity from which a replay misses some, and growth until it
+# misses all (weights of 8 to 88 MB that meet few rows, H100).
+APART_KEEP, APART_RAMP = 0.74, 0.12
+
 # Share of the lines of a cache full of writes that are still dirty: kernels of every family that read up to 60 MiB take
 # so much longer after such a flush than in a replay (H200, H100).
 DIRTY_SHARE = 0.4
@@ -112,11 +116,14 @@ class Chip:
         """
         return DIRTY_SHARE * np.minimum(read, self.cache.capacity)
 
-    def missing(self, footprint: Array) -> Array:
+    def missing(self, footprint: Array, apart: Array | float = 0.0) -> Array:
         """The share of bytes that the cache lacks when kernels of so many bytes are replayed back to back.
 
         None up to what a cache of two partitions keeps, each of which holds what its units read; a cache in one piece
-        keeps twice as much. All from some way on, since what is over displaces as much.
+        keeps twice as much. All from some way on, since what is over displaces as much. Bytes that one unit alone
+        reads, each time the same, as far as a share ``apart`` of them, are held once and fill nearly the whole cache.
         """
         kept = self["keep"] * PARTITIONS / self.partitions
-        return np.clip((footprint / self.cache.capacity - kept) / self["keep_ramp"], 0.0, 1.0)
+        first = kept + apart * (APART_KEEP - kept)
+        ramp = self["keep_ramp"] + apart * (APART_RAMP - self["keep_ramp"])
+        return np.asarray(np.clip((footprint / self.cache.capacity - first) / ramp, 0.0, 1.0))

@@ -180,7 +180,11 @@ def timing(x: Convolution, load: Load, chip: Chip) -> Timing:
 def as_product(x: Convolution, load: Load, chip: Chip) -> Timing:
     """One tap without stride, either layout: an ordinary matrix product."""
     k = np.maximum(x.channels, LEAST_CHANNELS)
-    return matmul.timing(matmul.Product(x.batch, x.m, x.n, k, x.element, x.element, x.aligned, 0.0 * x.m), load, chip)
+    return matmul.timing(
+        matmul.Product(x.batch, x.m, x.n, k, x.element, x.element, x.aligned, x.aligned, 0.0 * x.m, 0.0 * x.m),
+        load,
+        chip,
+    )
 
 
 def direct(x: Convolution, load: Load, chip: Chip) -> Timing:

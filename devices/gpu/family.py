@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwsim.devices.gpu.chip import Chip
-from hwsim.devices.gpu.timing import Load, Timing
+from hwsim.devices.gpu.loads import Columns
+from hwsim.devices.gpu.timing import Array, Load, Timing
 from hwsim.mapper import Kernel
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """``shape`` gives a NamedTuple of floats for one kernel; ``timing`` takes the same tuple with arrays in it."""
+    """``shape`` gives a NamedTuple of floats for one kernel; ``timing`` takes the same tuple with arrays in it, and
+    ``apart`` tells the share of a kernel's bytes that one unit alone reads, where there are such."""
 
     shape: Callable[[Kernel], Any]
     timing: Callable[[Any, Load, Chip], Timing]
+    apart: Callable[[Any, Columns, Chip], Array] | None = None

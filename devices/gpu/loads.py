@@ -51,9 +51,10 @@ class Columns(NamedTuple):
     passed_read: Array
     passed_write: Array
 
-    def load(self, chip: Chip, replay: Replay | None, passed: bool = False) -> Load:
+    def load(self, chip: Chip, replay: Replay | None, passed: bool = False, apart: Array | float = 0.0) -> Load:
         """The load with an empty cache, or as kernels find it that are replayed, or to which others have ``passed``
-        their activations: those come from the cache, and leave in it, as far as it holds a kernel's operands."""
+        their activations: those come from the cache, and leave in it, as far as it holds a kernel's operands. A share
+        ``apart`` of bytes is read by one unit alone."""
         lost = kept = np.ones_like(self.read)
         if passed:
             held = 1.0 - chip.missing(self.weight_bytes + self.other_bytes)
@@ -62,7 +63,7 @@ class Columns(NamedTuple):
         if replay is not None:
             weights = replay.copies * self.weight_bytes
             others = self.other_bytes * (replay.copies if replay.all_operands else 1)
-            lost, kept = chip.missing(weights + others), chip.missing(self.weight_bytes + others)
+            lost, kept = (chip.missing(part + others, apart) for part in (weights, self.weight_bytes))
         main_read = lost * self.weights + kept * self.main_read
         return Load(*self[:11], main_read, kept * self.main_write, far=self._far(main_read))
 

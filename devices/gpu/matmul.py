@@ -3,12 +3,14 @@
 A tile of rows x columns of the result walks its slice of k in steps of 128 bytes of every operand row:
 
     walk  = waves x steps x max(2 x rows x columns x depth / rate, operands of a step / loads, least step)
+            (a sum in place of the maximum of the first two, where warps that multiply make the copies one by one)
     store = waves x rows x columns x result / (port x store share), half hidden behind the next tile's walk
     seconds = start + max(walk + store, traffic) + overlap x min(walk + store, traffic) + cost of slices
 
 Libraries write the main loop in five ways, which differ in their tiles, in how they load operands and in the share of
 the peak that they reach: with instructions of a warpgroup (wgmma and what follows it), of a warp (mma.sync, with copies
-as wide as rows are aligned), and of lanes (fp32).
+as wide as rows are aligned), and of lanes (fp32). Products with a vector, and of few rows on lanes, have kernels of
+their own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from hwsim.devices.gpu.blocks import SCHEDULERS
 from hwsim.devices.gpu.chip import LANES as WARP_LANES
 from hwsim.devices.gpu.chip import LOAD_BYTES, Chip
 from hwsim.devices.gpu.family import Family
+from hwsim.devices.gpu.loads import Columns
 from hwsim.devices.gpu.timing import Array, Load, Timing
 from hwsim.devices.gpu.ways import by_way
 from hwsim.dtypes import dtype
@@ -34,56 +37,80 @@ STEP_BYTES = 128.0  # of each operand row in a step: one swizzled line of shared
 PORT_BYTES = 64.0  # a clock between the cache and one unit (NVIDIA A100 whitepaper: 5,120 B a clock for 80 read ports)
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 STEP_CYCLES = 150.0  # of the smallest step of a warpgroup: a barrier and four dependent instructions (k = 128 to 2,048)
-# Share of the peak that mma.sync reaches beside warpgroup instructions (arXiv 2402.13499, H100: 62.9 % on average).
-WARP_SHARE = 0.63
-LEAST_STEPS = 4.0  # of a slice
-GROUP_SLICES, WARP_SLICES = 16.0, 32.0  # most slices that cuBLAS cuts k into (time over k of products with few tiles)
-ASYNC_BYTES = 4  # of a copy into shared memory where rows are not multiples of 16 bytes (PTX ISA, cp.async)
-NARROW_COPIES = 3.0  # such copies, or element by element, that a unit makes in a cycle (large products on an H200)
-# Lanes' tiles pay for their operands' way from shared memory: rows of a tile that take as long (128 x 128, 64 x 64 and
-# 32 x 128 at 50, 38 and 26 TFLOP/s on an H200). Two warps, of a tile with a side of 32, keep half of a unit busy.
-LANE_ROWS, LANE_WARPS, SMALL_SIDE, SMALL_WARPS = 30.0, 4.0, 32, 2.0
+HALF_BYTES = 2.0  # of an element of fp16 or bf16
+GROUP_SLICES, WARP_SLICES = 16.0, 128.0  # most slices that cuBLAS cuts k into (grids of its kernels)
+SLICE_ANSWERS = 0.2  # of the cache, for each slice that a partial sum is met with (8 to 128 slices, H100)
 START_ANSWERS = 2.0  # of memory, one after the other, before the first step: descriptors, then operands
 STORES_HIDDEN = 0.5  # of a store behind the next tile of a warpgroup kernel that stays on its unit
-SKINNY = 6.0  # time of gemmSN's lanes over that of a square tile's (fp32, 2 to 14 rows, H200)
+# Rows that are not aligned: bytes of a copy into shared memory (PTX ISA, cp.async), or one element at a time; copies
+# and stores that a unit makes in a cycle; a step of a block that has a unit to itself waits for one answer after the
+# other, which several blocks do meanwhile (16 x 16 to 128 x 256 results, H100).
+ASYNC_BYTES, NARROW_COPIES, NARROW_STORES = 4, 5.0, 3.0
+NARROW_STEP_CYCLES, NARROW_BLOCKS = 650.0, 8.0
+# Lanes' tiles pay for their operands' way from shared memory: rows of a tile that take as long as its results. And
+# results that a unit needs in the making, or it waits for instructions; kernels that cut k need more (32 x 32 to 128 x
+# 128, H100).
+LANE_ROWS, LANE_RESULTS, SLICED_RESULTS = 15.5, 1200.0, 3000.0
+# Few rows on lanes (cuBLAS's gemmSN, 209 shapes on an H100): instructions for a weight, and for each row that meets it;
+# steps of k for an answer of memory; cycles of a block besides.
+WEIGHT_INSTRUCTIONS, ROW_INSTRUCTIONS, ANSWERED, FEW_CYCLES = 12.0, 8.0, 56.0, 400.0
+# MAGMA's kernel, which cuBLAS takes for batches of bf16 with few unaligned rows and many results (21 shapes on an
+# H100): instructions for each result of a tile, full or not.
+FIXED_INSTRUCTIONS, FIXED_COLUMNS, FIXED_RESULTS = 5.5, 512, 1e5
+VECTOR_ELEMENTS = 6.5  # of a product with a vector that a unit takes in a cycle (2.2 TB/s of bf16 weights, H100)
+VECTOR_CUT = 0.125  # of a unit: such products are cut finer than the others
+SHORT_ROWS = 32  # of products for which libraries take warps' tiles with sides below 64
 FED_ROWS = 64.0  # of the shorter side, from which operands cost their full way to matrix units (joules of decoding)
 TIE = 0.02  # of the time to load operands: of cuts that are as fast, one that loads less
 LARGEST = 128 * 256  # results of a tile, as accumulators fill the registers
 
-# Main loops by the names of the kernels that cuBLAS 13 takes for 660 shapes on an H100: nvjet's; cutlass_80 with copies
-# of 16 bytes, or of 4 where rows are aligned to these only; cutlass_75 for rows of odd length; lanes' (ffma, simt).
+# Main loops by the names of the kernels that cuBLAS 13 takes for 3,200 shapes on two H100: nvjet's; cutlass_80 with
+# copies of 16 bytes, or of 4 where rows are aligned to these only; cutlass_75 for rows of odd length; lanes' (ffma,
+# simt).
 GROUP, WARP, NARROW, ROUGH, LANES = range(5)
 _SIDES = (64, 128, 256)
 _TILES: tuple[set[tuple[int, int]], ...] = (
     {pair for w in (64, 128, 192, 256) for s in (8, 16, 32, 64, 96, 128, 160, 192, 256) for pair in ((w, s), (s, w))},
     {(w, s) for w in _SIDES for s in _SIDES},
     {(w, s) for w in _SIDES for s in _SIDES} | {(32, 32), (16, 16)},
-    {(64, 64), (128, 128), (128, 256), (32, 32)},
+    {(64, 64), (128, 128), (32, 32), (16, 16)},
     {(w, s) for w in (32, 64, 128, 256) for s in (32, 64, 128, 256) if w * s <= 128 * 128},
 )
+# Share of the peak that their matrix instructions reach: mma.sync beside warpgroup instructions (arXiv 2402.13499,
+# H100: 62.9 % on average), and less of k = 8 (tiles of 64 to 256 rows, H100).
+_SHARES = {WARP: 0.63, NARROW: 0.63, ROUGH: 0.5}
 _VECTORS = ((1, 4), (4, 1))  # of a product with a vector (cuBLAS gemv): a block reads its rows whole, nothing is cut
-_SKINNY = (16, 8)  # of a product of few rows on lanes (cuBLAS gemmSN): as many rows as there are
-_CUTS = (0.0, 1.0, 0.5)  # tries of a tile: whole, as many slices as units are free, half as many
+_FEW = (16, 8)  # of a product of few rows on lanes (cuBLAS gemmSN): as many rows as there are
+_FIXED = (24, 64)  # of MAGMA's kernel
+_WHOLE = {GROUP: 1.0, WARP: 1.0, NARROW: 0.5, ROUGH: 0.5, LANES: 0.25}  # parts of a step that a loop does whole
+_LEAST_STEPS = {GROUP: 4.0, WARP: 4.0, NARROW: 4.0, ROUGH: 4.0, LANES: 1.0}  # of a slice
+_MOST_ROWS = {ROUGH: 8, LANES: 16}  # for which cuBLAS has gemmSN
+# Tries of a tile: whole, as many slices as units are free, half and twice as many, three however many are free.
+_THIRDS = 3.0
+_CUTS = (0.0, 1.0, 0.5, 2.0, _THIRDS)
+
+
+TILE, VECTOR, FEW, FIXED = range(4)
 
 
 class Tiles(NamedTuple):
     """The tiles that a main loop may take, each with its tries: sides, the share of free units that slices take, and
-    whether it is one of `_VECTORS` or the `_SKINNY` one."""
+    which kind it is: an ordinary `TILE`, one of `_VECTORS`, the `_FEW` or the `_FIXED` one."""
 
     rows: Array
     columns: Array
     free: Array
-    vector: npt.NDArray[np.bool_]
-    few: npt.NDArray[np.bool_]
+    kind: npt.NDArray[np.int64]
 
 
 def _tiles(loop: int) -> Tiles:
-    shapes = [shape for shape in sorted(_TILES[loop]) if shape[0] * shape[1] <= LARGEST]
-    shapes += [] if loop == GROUP else list(_VECTORS)
-    shapes += [_SKINNY] if loop in (ROUGH, LANES) else []
-    rows, columns, free = np.array([(*shape, free) for shape in shapes for free in _CUTS]).T
-    few = (rows == _SKINNY[0]) & (columns == _SKINNY[1])
-    return Tiles(rows, columns, free, np.minimum(rows, columns) == 1, few)
+    shapes = [(*shape, TILE) for shape in sorted(_TILES[loop]) if shape[0] * shape[1] <= LARGEST]
+    shapes += [] if loop == GROUP else [(*shape, VECTOR) for shape in _VECTORS]
+    shapes += [(*_FEW, FEW)] if loop in (ROUGH, LANES) else []
+    shapes += [(*_FIXED, FIXED)] if loop == ROUGH else []
+    tries = [(*shape, free) for shape in shapes for free in (_CUTS if shape[2] == TILE else _CUTS[:1])]
+    rows, columns, kind, free = np.array(tries).T
+    return Tiles(rows, columns, free, kind.astype(int))
 
 
 TILES = tuple(_tiles(loop) for loop in range(len(_TILES)))
@@ -91,7 +118,7 @@ TILES = tuple(_tiles(loop) for loop in range(len(_TILES)))
 
 class Product(NamedTuple):
     """``batch`` products of m x k by k x n; bytes of an operand's and of a result's element, the largest power of two
-    up to 16 that divides their rows in bytes, and whether the operands are integers."""
+    up to 16 that divides all their rows in bytes, or the results' alone, and whether operands are integers, or fp16."""
 
     batch: Array
     m: Array
@@ -100,7 +127,9 @@ class Product(NamedTuple):
     element: Array
     result: Array
     aligned: Array
+    stored: Array
     integer: Array
+    fp16: Array
 
 
 def shape(kernel: Kernel) -> Product:
@@ -113,13 +142,10 @@ def shape(kernel: Kernel) -> Product:
     fmt = dtype(kernel.work.dtype)
     element = fmt.bytes_for(1)
     result = max(element, kernel.write_bytes / (float(batch) * m * n))
-    return product(batch, m, n, k, element, result, fmt.kind == "int")
-
-
-def product(batch: int, m: int, n: int, k: int, element: float, result: float, integer: bool) -> Product:
-    """The numbers of a `Product`, its alignment worked out."""
-    aligned = min(_aligned(k * element), _aligned(n * result))
-    return Product._make((batch, m, n, k, element, result, aligned, integer))
+    stored = _aligned(n * result)
+    aligned = min(_aligned(k * element), stored)
+    kinds = fmt.kind == "int", kernel.work.dtype == "fp16"
+    return Product._make((batch, m, n, k, element, result, aligned, stored, *kinds))
 
 
 def _aligned(row_bytes: float) -> int:
@@ -137,13 +163,19 @@ def cut(loop: int, x: Product, load: Load, chip: Chip) -> Timing:
     main = (load.main_read + load.main_write + load.evicted + again) / chip.main_bandwidth
     cache = (load.read + load.write) / chip.cache.bandwidth
     cuts = _Cuts(loop, x, chip)
-    lanes = load.vector_rate * chip["simt_share"] / chip.units
-    rates = np.where(TILES[loop].few, lanes[:, None], (load.matmul_rate * _share(loop, chip) / chip.units)[:, None])
+    tile = TILES[loop].kind == TILE
+    lanes = (load.vector_rate * chip["simt_share"] / chip.units)[:, None]
+    rates = np.where(TILES[loop].kind >= FEW, lanes, (load.matmul_rate * _share(loop, chip) / chip.units)[:, None])
     arithmetic = cuts.arithmetic(rates)
-    walk = np.maximum(np.maximum(arithmetic, cuts.loading), cuts.least)
+    source = np.asarray(chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency))
+    # Narrow copies are instructions of the warps that multiply, others are made beside them.
+    side_by_side = np.maximum(arithmetic, cuts.loading)
+    walk = np.where(tile, arithmetic + cuts.loading, side_by_side) if loop in (NARROW, ROUGH) else side_by_side
+    walk = np.maximum(walk, cuts.least(source[:, None], rates))
     work, moved = walk + cuts.store - cuts.hidden(walk), np.maximum(main, cache / chip["cache_share"])[:, None]
-    start = np.asarray(chip["tile_latency"] + START_ANSWERS * load.far * (chip.main.latency - chip.cache.latency))
-    seconds = start[:, None] + np.maximum(work, moved) + chip["matmul_overlap"] * np.minimum(work, moved) + cuts.sliced
+    start = np.asarray(chip["tile_latency"] + START_ANSWERS * (source - chip.cache.latency))
+    overlap = np.where(TILES[loop].kind == VECTOR, 0.0, chip["matmul_overlap"])
+    seconds = start[:, None] + np.maximum(work, moved) + overlap * np.minimum(work, moved) + cuts.sliced
     best = np.argmin(np.where(cuts.allowed, seconds + TIE * cuts.loading, np.inf), axis=1)[:, None]
 
     def at(values: Array) -> Array:
@@ -170,10 +202,10 @@ def _share(loop: int, chip: Chip) -> float:
     """The share of the peak rate that a main loop reaches."""
     if loop == LANES:
         return chip["simt_share"]
-    return chip["matmul_share"] * (WARP_SHARE if loop != GROUP and chip.warpgroups else 1.0)
+    return chip["matmul_share"] * (_SHARES[loop] if loop != GROUP and chip.warpgroups else 1.0)
 
 
-def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
+def ways(x: Product, load: Load | Columns, chip: Chip) -> npt.NDArray[np.int64]:
     """Which main loop each product gets: `GROUP`, `WARP`, `NARROW`, `ROUGH` (warps', rows not aligned) or `LANES`.
 
     cuBLAS has warpgroup kernels for aligned floats only.
@@ -190,6 +222,16 @@ def ways(x: Product, load: Load, chip: Chip) -> npt.NDArray[np.int64]:
         ),
     )
     return way
+
+
+def apart(x: Product, columns: Columns, chip: Chip) -> Array:
+    """The share of a product's bytes that one unit alone reads: results, and operands that one row of tiles meets.
+
+    Warpgroup kernels have one block a unit, the same in every replay; others' blocks go to whichever unit is free.
+    """
+    a, b, results = x.batch * x.m * x.k * x.element, x.batch * x.n * x.k * x.element, x.batch * x.m * x.n * x.result
+    shared = np.where(x.n > chip.tile_m, a, 0.0) + np.where(x.m > chip.tile_m, b, 0.0)
+    return np.where(ways(x, columns, chip) == GROUP, 1.0 - shared / (a + b + results), 0.0)
 
 
 def loads(loop: int, x: Product, chip: Chip) -> Array:
@@ -229,39 +271,49 @@ class _Cuts:
     def __init__(self, loop: int, x: Product, chip: Chip) -> None:
         batch, m, n, k, element, result = (column[:, None] for column in x[:6])
         tiles, self.grouped = TILES[loop], loop == GROUP
-        whole = tiles.vector | tiles.few
+        self._loop, self._clock = loop, chip.clock
         pieces = batch * np.ceil(m / tiles.rows) * np.ceil(n / tiles.columns)
-        steps = np.ceil(k * element / STEP_BYTES)
+        steps = np.ceil(k * element / (_WHOLE[loop] * STEP_BYTES)) * _WHOLE[loop]
         split = (batch == 1) & (x.integer[:, None] == 0)  # cuBLAS splits neither batches nor integer sums
-        most = np.where(split & ~whole, GROUP_SLICES if self.grouped else WARP_SLICES, 1.0)
-        room = np.minimum(np.floor(chip.units / pieces), most)
-        slices = np.maximum(1.0, np.minimum(np.floor(tiles.free * room), np.floor(steps / LEAST_STEPS)))
-        self.steps = np.ceil(steps / slices)
-        waves = np.maximum(1.0, pieces * slices / chip.units)
-        # Warpgroup kernels stay on their unit and share what is left of the last wave, vectors and few rows need little
-        # of a unit; others leave units idle.
-        self.waves = waves if self.grouped else np.where(whole, waves, np.ceil(waves))
-        self.allowed = np.where(tiles.vector, np.where(tiles.rows == 1, m == 1, n == 1), True)
-        self.allowed &= ~tiles.few | (m <= _SKINNY[0])
+        slices = _slices(loop, np.where(split & (tiles.kind == TILE), steps, 1.0), chip.units / pieces)
+        self.steps = np.ceil(steps / slices / _WHOLE[loop]) * _WHOLE[loop]
+        waves = np.maximum(np.where(tiles.kind == VECTOR, VECTOR_CUT, 1.0), pieces * slices / chip.units)
+        # Warpgroup kernels stay on their unit and share what is left of the last wave, vectors need little of a unit;
+        # others leave units idle.
+        self.waves = waves if self.grouped else np.where(tiles.kind == VECTOR, waves, np.ceil(waves))
+        self.allowed = _allowed(loop, x)
         rows, columns = np.minimum(m, tiles.rows), np.minimum(n, tiles.columns)
         # Pairs of warpgroup kernels load each half of their longer edge for both (CUTLASS, clusters and multicast).
         edge = rows + columns - (np.maximum(rows, columns) / 2 if self.grouped else 0.0)
         self.depth = STEP_BYTES / element
-        results = np.where(tiles.few, m, tiles.rows) * tiles.columns
-        cost = _lane_cost(tiles, self.waves) if loop == LANES else 1.0
-        self.work = results * np.where(tiles.few, SKINNY, cost)
-        self.loading = self.waves * self.steps * edge * STEP_BYTES / loads(loop, x, chip)[:, None]
-        self.least = self.waves * self.steps * (STEP_CYCLES / chip.clock if self.grouped else 0.0)
-        self.store = self.waves * results * result / (PORT_BYTES * chip.clock * chip["store_share"])
+        results = np.where(tiles.kind == FEW, m, tiles.rows) * tiles.columns
+        self.work = results * _cost(loop, m, self.waves, slices)
+        self.loading = self.waves * self.steps * edge * STEP_BYTES / _rates(loop, x, chip)
+        stored = results * result / _stores(loop, x, chip)
+        stored = np.where(tiles.kind == FEW, FEW_CYCLES / chip.clock * (1 - 1 / self.waves), stored)
+        self.store = self.waves * stored
         self.loaded = pieces * slices * self.steps * edge * STEP_BYTES
         self.worked = 2 * pieces * slices * self.steps * results * self.depth
         partial_sums = 2 * PARTIAL_BYTES * slices * batch * m * n / chip.cache_bandwidth
-        self.sliced = np.where(slices > 1, chip["slice_latency"] + partial_sums, 0.0)
+        met = chip["slice_latency"] + SLICE_ANSWERS * slices * chip.cache.latency
+        self.sliced = np.where(slices > 1, met + partial_sums, 0.0)
 
     def arithmetic(self, rate: Array) -> Array:
         """Seconds of the matrix units at ``rate`` FLOP/s a unit, padding included."""
         seconds: Array = self.waves * self.steps * 2 * self.work * self.depth / rate
         return seconds
+
+    def least(self, source: Array, rate: Array) -> Array | float:
+        """Seconds of blocks that have a unit to themselves, and wait for answers of ``source`` seconds."""
+        kind = TILES[self._loop].kind
+        if self.grouped:
+            return np.asarray(self.waves * self.steps * STEP_CYCLES / self._clock)
+        if self._loop in (NARROW, ROUGH):
+            turns = np.maximum(1.0, self.waves / NARROW_BLOCKS) * NARROW_STEP_CYCLES / self._clock
+        else:
+            turns = np.zeros_like(self.waves)
+        few = self.depth * (2 * self.work / rate + source / ANSWERED)
+        return np.asarray(self.steps * np.where(kind == TILE, turns, np.where(kind == FEW, few, 0.0)))
 
     def hidden(self, walk: Array) -> Array | float:
         """Seconds of stores that the walks of later tiles hide."""
@@ -271,13 +323,67 @@ class _Cuts:
         return hidden
 
 
-def _lane_cost(tiles: Tiles, waves: Array) -> Array:
-    """Time of a tile on lanes over that of its share of a square one of 128."""
-    short = np.minimum(tiles.rows, tiles.columns)
-    operands = (1 + LANE_ROWS / short) / (1 + LANE_ROWS / 128)
-    warps = np.where(short <= SMALL_SIDE, SMALL_WARPS, LANE_WARPS)
-    return np.where(tiles.vector, 1.0, operands * np.maximum(1.0, LANE_WARPS / (warps * waves)))
+def _slices(loop: int, steps: Array, free: Array) -> Array:
+    """The slices of every try, of at least so many steps; ``free`` are the units for each piece."""
+    tries = TILES[loop].free
+    wanted = np.floor(np.where(tries == _THIRDS, _THIRDS, tries * free))
+    most = np.minimum(GROUP_SLICES if loop == GROUP else WARP_SLICES, np.floor(steps / _LEAST_STEPS[loop]))
+    return np.maximum(1.0, np.minimum(wanted, most))
+
+
+def _rates(loop: int, x: Product, chip: Chip) -> Array:
+    """The bytes a second at which a unit loads the operands of each tile."""
+    tiles = TILES[loop]
+    vector = VECTOR_ELEMENTS * x.element[:, None] * chip.clock
+    rate = np.where(tiles.kind == VECTOR, vector, chip.cache.bandwidth / chip.units)
+    ordinary = np.broadcast_to(loads(loop, x, chip)[:, None], rate.shape)
+    if loop == ROUGH:  # bf16 has no small tiles that load one step while they multiply another
+        alone = (np.minimum(tiles.rows, tiles.columns) <= SHORT_ROWS) & (x.fp16[:, None] == 0)
+        ordinary = np.where(alone, ordinary / 2, ordinary)
+    return np.where(tiles.kind == TILE, ordinary, rate)
+
+
+def _stores(loop: int, x: Product, chip: Chip) -> Array | float:
+    """The bytes a second at which a unit stores results."""
+    port = PORT_BYTES * chip["store_share"] * chip.clock
+    if loop not in (NARROW, ROUGH):
+        return port
+    return np.minimum(port, NARROW_STORES * chip.clock * x.stored[:, None])
+
+
+def _allowed(loop: int, x: Product) -> npt.NDArray[np.bool_]:
+    """Which tiles a library takes for each product, whatever they cost."""
+    batch, m, n, fp16 = x.batch[:, None], x.m[:, None], x.n[:, None], x.fp16[:, None] > 0
+    tiles, kind = TILES[loop], TILES[loop].kind
+    vector = np.where(tiles.rows == 1, m == 1, n == 1)
+    allowed: npt.NDArray[np.bool_] = (kind == TILE) | (kind == VECTOR) & vector
+    allowed = allowed | (kind == FEW) & (m <= _MOST_ROWS.get(loop, 0))
+    if loop in (NARROW, ROUGH):
+        short = (m <= SHORT_ROWS) & (fp16 | (batch > 1) | (loop == NARROW))
+        allowed = allowed & (short | (kind != TILE) | (np.minimum(tiles.rows, tiles.columns) > SHORT_ROWS))
+    if loop in (NARROW, ROUGH, LANES):
+        allowed = np.where(np.minimum(m, n) == 1, (kind == VECTOR) & vector, allowed)
+    if loop == ROUGH:
+        bf16 = ~fp16 & (x.integer[:, None] == 0) & (x.element[:, None] == HALF_BYTES)
+        few = (batch > 1) & (m > 1) & (m <= _FIXED[0]) & (n >= FIXED_COLUMNS)
+        allowed = np.where(bf16 & few & (batch * m * n >= FIXED_RESULTS), kind == FIXED, allowed)
+    return allowed
+
+
+def _cost(loop: int, m: Array, waves: Array, slices: Array) -> Array:
+    """Time of a tile over that of its results at the rate of its units."""
+    tiles = TILES[loop]
+    few = (WEIGHT_INSTRUCTIONS / m + ROW_INSTRUCTIONS) / 2
+    cost = np.where(tiles.kind == FEW, few, np.where(tiles.kind == FIXED, FIXED_INSTRUCTIONS / 2, 1.0))
+    return np.where(tiles.kind == TILE, _lane_cost(tiles, waves, slices), cost) if loop == LANES else cost
+
+
+def _lane_cost(tiles: Tiles, waves: Array, slices: Array) -> Array:
+    """Time of a tile on lanes over that of its results."""
+    operands = 1 + LANE_ROWS * (1 / tiles.rows + 1 / tiles.columns)
+    waiting = 1 + np.where(slices > 1, SLICED_RESULTS, LANE_RESULTS) / (tiles.rows * tiles.columns * waves)
+    return np.asarray(operands * waiting)
 
 
 LOOPS: Mapping[int, Callable[[Product, Load, Chip], Timing]] = {loop: partial(cut, loop) for loop in range(len(_TILES))}
-MATMUL = Family(shape, timing)
+MATMUL = Family(shape, timing, apart)
