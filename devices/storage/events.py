@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import HORIZON, RATE_BITS, SOURCE_BITS, K, M, State, compiled, entry
+from hwsim.devices.storage.state import HORIZON, RATE_BITS, SOURCE_BITS, K, M, State, compiled, entry, inlined
 from hwsim.devices.storage.things import Sv
+
+NEVER = 2**63 - 1
+"""What follows the heap: later than all events, so that the last one of an even number has a neighbour."""
 
 
 @compiled
@@ -19,6 +22,11 @@ def schedule(s: State, time: int, source: int) -> None:
     key = ((time - s[M.BASE]) << SOURCE_BITS) | source
     place = s[M.HEAP]
     s[M.HEAP] = place + 1
+    if s[M.GAP]:
+        s[M.GAP] = 0
+        _sink(s, key)
+        return
+    s[heap + place + 1] = NEVER
     while place > 0:
         above = (place - 1) >> 1
         if s[heap + above] <= key:
@@ -30,22 +38,33 @@ def schedule(s: State, time: int, source: int) -> None:
 
 @entry
 def next_event(s: State) -> int:
-    """Take the earliest event, as time from M.BASE and source in one number."""
+    """Take the earliest event, as time from M.BASE and source in one number.
+
+    It leaves a gap at the top, which most often the next one that is scheduled fills: what follows at once stays there.
+    """
     heap = s[K.HEAP_AT]
-    first = s[heap]
-    size = s[M.HEAP] - 1
-    s[M.HEAP] = size
-    key = s[heap + size]
+    if s[M.GAP]:
+        last = heap + s[M.HEAP]
+        key = s[last]
+        s[last] = NEVER
+        _sink(s, key)
+    s[M.GAP] = 1
+    s[M.HEAP] -= 1
+    return s[heap]
+
+
+@compiled
+def _sink(s: State, key: int) -> None:
+    """Put an event into the gap at the top, and let earlier ones rise."""
+    heap, size = s[K.HEAP_AT], s[M.HEAP]
     place, below = 0, 1
     while below < size:
-        if below + 1 < size and s[heap + below + 1] < s[heap + below]:
-            below += 1
+        below += s[heap + below + 1] < s[heap + below]  # without a branch, which would be guessed wrong half the time
         if key <= s[heap + below]:
             break
         s[heap + place] = s[heap + below]
         place, below = below, 2 * below + 1
     s[heap + place] = key
-    return first
 
 
 @compiled
@@ -58,7 +77,7 @@ def rebase(s: State, time: int) -> None:
     if past < HORIZON:
         return
     s[M.BASE] = time
-    for place in range(s[K.HEAP_AT], s[K.HEAP_AT] + s[M.HEAP]):
+    for place in range(s[K.HEAP_AT], s[K.HEAP_AT] + s[M.HEAP] + s[M.GAP]):
         s[place] -= past << SOURCE_BITS
 
 
@@ -76,7 +95,7 @@ def enter(s: State, server: int, time: int, stage: int, request: int) -> None:
         schedule(s, time, server)
 
 
-@compiled
+@inlined
 def leave(s: State, server: int) -> int:
     """The request and stage whose turn at ``server`` ends now, in one number."""
     places = s[K.RING_PLACES]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from hwsim.devices.storage.events import at_rate, schedule
 from hwsim.devices.storage.ftl import draw
-from hwsim.devices.storage.state import MOST_PLANES, TYPES, Fault, K, M, N, State, compiled
+from hwsim.devices.storage.state import MOST_PLANES, TYPES, Fault, K, M, N, State, compiled, inlined
 from hwsim.devices.storage.things import Ch, Kind, Lun, Pl, Queue, Row, Source, Tx
 
 NONE, COMMAND, DATA = 0, 1, 2
+NOTHING, OTHER, BEGUN = 0, 1, 2
 
 
-@compiled
+@inlined
 def new_tx(s: State, kind: int, source: int, plane: int) -> int:
     """A transaction for a plane; what else it needs is to be filled in."""
     tx = s[M.FREE_TX]
@@ -65,7 +66,7 @@ def submit(s: State, tx: int) -> None:
     s[lun + Lun.PENDING] += 1
     channel = s[lun + Lun.CHANNEL]
     s[channel + Ch.PENDING] += 1
-    s[M.KICKS] |= s[channel + Ch.BIT]
+    wake(s, channel)
 
 
 @compiled
@@ -83,7 +84,7 @@ def unlink(s: State, lun: int, queue: int, before: int, tx: int) -> None:
     s[s[lun + Lun.CHANNEL] + Ch.PENDING] -= 1
 
 
-@compiled
+@inlined
 def can_read(s: State, lun: int, plane: int) -> bool:
     """Whether a plane may begin to read: its array is idle and a register is free for the page."""
     if s[lun + Lun.EXCLUSIVE] or s[plane + Pl.BUSY]:
@@ -101,7 +102,7 @@ def quiet(s: State, lun: int) -> bool:
     return s[lun + Lun.EXCLUSIVE] == 0 and s[lun + Lun.READING] == 0 and s[lun + Lun.OUT] == 0
 
 
-@compiled
+@inlined
 def chosen_queue(s: State, lun: int) -> int:
     """The queue of a LUN that is served next, -1 where nothing waits.
 
@@ -123,14 +124,14 @@ def chosen_queue(s: State, lun: int) -> int:
     return Queue.GC_ERASE.value if s[heads + Queue.GC_ERASE] else -1
 
 
-@compiled
+@inlined
 def mates(s: State, first: int, tx: int) -> bool:
     """Whether two transactions can share a command: planes of one die, pages of one number."""
     one_die = s[s[first + Tx.PLANE] + Pl.DIE] == s[s[tx + Tx.PLANE] + Pl.DIE]
     return one_die and s[first + Tx.PAGE] == s[tx + Tx.PAGE] and s[tx + Tx.SPAN] == 1
 
 
-@compiled
+@inlined
 def may_start(s: State, lun: int, tx: int) -> bool:
     """Whether a transaction could begin: a read if its plane can, a program if what it waits for is read."""
     if s[tx + Tx.KIND] == Kind.READ:
@@ -138,7 +139,7 @@ def may_start(s: State, lun: int, tx: int) -> bool:
     return s[tx + Tx.ROW] < 0 or s[s[K.ROWS_AT] + s[tx + Tx.ROW]] < Row.READ
 
 
-@compiled
+@inlined
 def gather(s: State, lun: int, queue: int) -> int:
     """Take the first transaction of a queue that may start, with those of the die's other planes that fit to it."""
     first, before, taken = 0, 0, 0
@@ -162,7 +163,7 @@ def gather(s: State, lun: int, queue: int) -> int:
     return first
 
 
-@compiled
+@inlined
 def start(s: State, lun: int, queue: int, time: int) -> bool:
     """Send one command of a queue, if one may start: the channel carries it with the data that go in."""
     kind = s[s[lun + Lun.HEADS + queue] + Tx.KIND]
@@ -235,7 +236,14 @@ def let_leave(s: State, channel: int, tx: int) -> None:
     s[channel + Ch.WAITING] += 1
 
 
-@compiled
+@inlined
+def wake(s: State, channel: int) -> None:
+    """A channel may have work to begin."""
+    s[M.KICKS] |= s[channel + Ch.BIT]
+    s[M.KICKED] = channel
+
+
+@inlined
 def kick(s: State, channel: int, time: int) -> None:
     """Give an idle channel its next work.
 
@@ -247,15 +255,19 @@ def kick(s: State, channel: int, time: int) -> None:
     if s[K.DATA_FIRST]:
         if not start_data(s, channel, time):
             ask_luns(s, channel, time, True, True)
-    elif not (ask_luns(s, channel, time, True, False) or start_data(s, channel, time)):
+        return
+    found = ask_luns(s, channel, time, True, False)
+    if found != BEGUN and not start_data(s, channel, time) and found == OTHER:
         ask_luns(s, channel, time, False, True)
 
 
-@compiled
+@inlined
 def kick_all(s: State, time: int) -> None:
     """Kick the channels that may have work to begin."""
     kicks, channel = s[M.KICKS], s[K.CHANNELS_AT]
     s[M.KICKS] = 0
+    if kicks & (kicks - 1) == 0:  # one at most, as nearly always
+        kicks, channel = min(kicks, 1), s[M.KICKED]
     while kicks:
         if kicks & 1:
             kick(s, channel, time)
@@ -264,32 +276,38 @@ def kick_all(s: State, time: int) -> None:
 
 
 @compiled
-def ask_luns(s: State, channel: int, time: int, short: bool, programs: bool) -> bool:
-    """Let the first LUN in turn that can do so begin a command; ``short`` ones have no data."""
-    if s[channel + Ch.PENDING] == 0:
-        return False
-    turn = s[channel + Ch.TURN]
-    for _ in range(s[K.LUNS]):
+def ask_luns(s: State, channel: int, time: int, short: bool, programs: bool) -> int:
+    """Let the first LUN in turn that can do so begin a command; ``short`` ones have no data.
+
+    What comes of it: `BEGUN`, `OTHER` where a LUN would rather begin one of a kind not asked for, or `NOTHING`.
+    """
+    turn, unseen, found = s[channel + Ch.TURN], s[channel + Ch.PENDING], NOTHING
+    while unseen:
         lun = s[channel + Ch.LUN] + turn * Lun.SIZE
         turn = turn + 1 if turn + 1 < s[K.LUNS] else 0
-        if s[lun + Lun.PENDING] and start_next(s, lun, time, short, programs):
-            s[channel + Ch.TURN] = turn
-            return True
-    return False
+        waiting = s[lun + Lun.PENDING]
+        if waiting:
+            one = start_next(s, lun, time, short, programs)
+            if one == BEGUN:
+                s[channel + Ch.TURN] = turn
+                return BEGUN
+            found |= one
+            unseen -= waiting
+    return found
 
 
-@compiled
-def start_next(s: State, lun: int, time: int, short: bool, programs: bool) -> bool:
+@inlined
+def start_next(s: State, lun: int, time: int, short: bool, programs: bool) -> int:
     """Begin the command that is the turn of a LUN, if it can begin now and is of the kind asked for."""
     queue = chosen_queue(s, lun)
     if queue < 0:
-        return False
+        return NOTHING
     writes = queue == Queue.GC_WRITE or queue == Queue.USER_WRITE
     if not (programs if writes else short):
-        return False
+        return OTHER
     if s[lun + Lun.EXCLUSIVE] and (queue == Queue.USER_READ or queue == Queue.MAP_READ):
         suspend(s, lun, time)
-    return start(s, lun, queue, time)
+    return BEGUN if start(s, lun, queue, time) else NOTHING
 
 
 @compiled
@@ -336,7 +354,7 @@ def work(s: State, lun: int, plane: int, time: int, ticks: int) -> None:
     schedule(s, time + ticks, s[plane + Pl.SOURCE])
 
 
-@compiled
+@inlined
 def command_sent(s: State, tx: int, time: int) -> None:
     """The command has arrived: the array begins, once what it interrupted has come to rest."""
     lun, kind, plane = s[tx + Tx.LUN], s[tx + Tx.KIND], s[tx + Tx.PLANE]

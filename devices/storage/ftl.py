@@ -5,7 +5,7 @@ Nothing here takes time: `fill` moves data at once, before a run; the module `co
 
 from __future__ import annotations
 
-from hwsim.devices.storage.state import Fault, K, M, N, State, compiled, entry
+from hwsim.devices.storage.state import Fault, K, M, N, State, compiled, entry, inlined
 from hwsim.devices.storage.things import Bl, Block, Gr, Pl
 
 GREEDY, CHOICES, COST_BENEFIT, FIFO = 0, 1, 2, 3
@@ -21,7 +21,7 @@ def draw(s: State) -> int:
     return s[M.RANDOM] >> 31
 
 
-@compiled
+@inlined
 def striped(s: State, lpn: int) -> int:
     """The slot of a mapping unit that a sequential fill puts there: rows go round the groups."""
     row, index = lpn // s[K.ROW_SLOTS], lpn % s[K.ROW_SLOTS]
@@ -62,7 +62,7 @@ def ends_block(s: State, slot: int) -> bool:
     return (slot + 1) % s[K.BLOCK_SLOTS] == 0
 
 
-@compiled
+@inlined
 def locate(s: State, slot: int) -> tuple[int, int]:
     """The plane of a slot, and its page within its block."""
     block = slot // s[K.BLOCK_SLOTS]

@@ -13,7 +13,8 @@ DOORBELL, POINTER, COMPLETION, COMMAND_BYTES = 2, 4, 16, 64
 @compiled
 def link_ticks(s: State, nbytes: int) -> int:
     """Time of a message on the link, with the overhead of each of its packets."""
-    packets = (nbytes + s[K.PAYLOAD] - 1) // s[K.PAYLOAD]
+    # Most messages are short, and a division is slow.
+    packets = 1 if nbytes <= s[K.PAYLOAD] else (nbytes + s[K.PAYLOAD] - 1) // s[K.PAYLOAD]
     return at_rate(nbytes + packets * s[K.OVERHEAD], s[K.LINK_RATE])
 
 

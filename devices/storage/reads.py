@@ -18,7 +18,7 @@ from hwsim.devices.storage.ftl import (
 )
 from hwsim.devices.storage.host import dram_ticks, part_done
 from hwsim.devices.storage.kept import kept
-from hwsim.devices.storage.state import SECTOR, K, N, State, compiled
+from hwsim.devices.storage.state import SECTOR, K, N, State, compiled, inlined
 from hwsim.devices.storage.things import Bl, Kind, Row, Rq, Server, Source, Stage, Tx
 
 
@@ -65,7 +65,7 @@ def read(s: State, request: int, time: int) -> None:
     part_done(s, request, time)
 
 
-@compiled
+@inlined
 def read_page(s: State, request: int, slot: int, nbytes: int, source: int) -> int:
     """Queue the read of a page."""
     plane, page = locate(s, slot)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwsim.devices.storage.collection import erased, go_on, page_moved, row_programmed
 from hwsim.devices.storage.events import enter, leave, next_event, rebase, serve
-from hwsim.devices.storage.flash import COMMAND, NONE, command_sent, free_tx, kick_all, let_leave, resume
+from hwsim.devices.storage.flash import COMMAND, NONE, command_sent, free_tx, kick_all, let_leave, resume, wake
 from hwsim.devices.storage.ftl import locate
 from hwsim.devices.storage.host import (
     COMMAND_BYTES,
@@ -17,7 +17,19 @@ from hwsim.devices.storage.host import (
 )
 from hwsim.devices.storage.mapping import NOBODY, learn, look_up, translated
 from hwsim.devices.storage.reads import read
-from hwsim.devices.storage.state import HORIZON, SOURCE_BITS, STREAM_SIZE, Fault, K, M, N, State, compiled, entry
+from hwsim.devices.storage.state import (
+    HORIZON,
+    SOURCE_BITS,
+    STREAM_SIZE,
+    Fault,
+    K,
+    M,
+    N,
+    State,
+    compiled,
+    entry,
+    inlined,
+)
 from hwsim.devices.storage.things import Bl, Ch, Kind, Lun, Op, Pl, Row, Rq, Server, Source, Stage, Sv, Tx
 from hwsim.devices.storage.writes import admit_waiting, trim, write
 
@@ -60,7 +72,7 @@ def feed(s: State, time: int) -> None:
         send_next(s, time)
 
 
-@compiled
+@inlined
 def step(s: State, stage: int, request: int, time: int) -> None:
     """A request has left a server: what comes next."""
     if stage == Stage.DONE:
@@ -88,7 +100,7 @@ def step(s: State, stage: int, request: int, time: int) -> None:
         feed(s, time)
 
 
-@compiled
+@inlined
 def firmware(s: State, request: int, time: int) -> None:
     """The command has arrived: the core that is free first takes it."""
     reading = s[request + Rq.OP] == Op.READ
@@ -103,7 +115,7 @@ def firmware(s: State, request: int, time: int) -> None:
     serve(s, best, time, ticks, Stage.FIRMWARE.value, request)
 
 
-@compiled
+@inlined
 def delay(s: State, request: int, time: int) -> None:
     """What a command waits that occupies nothing."""
     reading = s[request + Rq.OP] == Op.READ
@@ -116,7 +128,7 @@ def delay(s: State, request: int, time: int) -> None:
         enter(s, Server.WRITE_DELAY.value, time + ticks, Stage.READY.value, request)
 
 
-@compiled
+@inlined
 def ready(s: State, request: int, time: int) -> None:
     """The drive turns to the request."""
     if s[request + Rq.OP] == Op.TRIM:
@@ -157,7 +169,7 @@ def map_read(s: State, tx: int, time: int) -> None:
         request = after
 
 
-@compiled
+@inlined
 def channel_done(s: State, channel: int, time: int) -> None:
     """A command has arrived at its LUN, or a page's data at the controller."""
     tx, what = s[channel + Ch.TX], s[channel + Ch.BUSY]
@@ -166,10 +178,10 @@ def channel_done(s: State, channel: int, time: int) -> None:
         command_sent(s, tx, time)
     else:
         page_out(s, tx, time)
-    s[M.KICKS] |= s[channel + Ch.BIT]
+    wake(s, channel)
 
 
-@compiled
+@inlined
 def page_out(s: State, tx: int, time: int) -> None:
     """A page's data have left its plane."""
     lun, plane, source = s[tx + Tx.LUN], s[tx + Tx.PLANE], s[tx + Tx.SOURCE]
@@ -183,7 +195,7 @@ def page_out(s: State, tx: int, time: int) -> None:
     elif source == Source.UPDATE:
         row = s[tx + Tx.ROW]
         s[s[K.ROWS_AT] + row] -= Row.READ
-        s[M.KICKS] |= s[s[s[locate(s, row * s[K.ROW_SLOTS])[0] + Pl.LUN] + Lun.CHANNEL] + Ch.BIT]
+        wake(s, s[s[locate(s, row * s[K.ROW_SLOTS])[0] + Pl.LUN] + Lun.CHANNEL])
     elif source == Source.MAP:
         map_read(s, tx, time)
     else:
@@ -191,7 +203,7 @@ def page_out(s: State, tx: int, time: int) -> None:
     free_tx(s, tx)
 
 
-@compiled
+@inlined
 def array_done(s: State, plane: int, time: int) -> None:
     """A plane, or all of a LUN's, has ended its work; an event of work that was interrupted means nothing."""
     if s[plane + Pl.DUE] != time:
@@ -212,7 +224,7 @@ def array_done(s: State, plane: int, time: int) -> None:
             s[N.READS] += 1
             let_leave(s, channel, tx)
         tx = mate
-    s[M.KICKS] |= s[channel + Ch.BIT]
+    wake(s, channel)
 
 
 @compiled
