@@ -22,7 +22,6 @@ SHORT_OF_IT = {  # of the bar, and where they stand
     ("nvidia-h200", "elementwise", "warm"): 0.88,  # 16 of 18 pairs: 4,000 numbers in two formats
     ("nvidia-h200", "transpose", "cold"): 0.83,  # 5 of 6 pairs
     ("nvidia-h100-sxm", "convolution", "cold"): 0.93,
-    ("nvidia-h100-sxm", "norm, softmax, reduction", "warm"): 0.93,  # 15 of 16 pairs
     ("nvidia-h100-sxm", "collective", "warm"): 0.16,  # 1 of 6 pairs: copies of as many bytes, by scatter of the timing
 }
 
