@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.calibration import Constant
 from hwsim.card import Card
@@ -19,9 +20,10 @@ from hwsim.devices.gpu.constants import CONSTANTS
 from hwsim.devices.gpu.families import family_of
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.loads import Columns, Loads
-from hwsim.devices.gpu.outside import Outside, Sent
+from hwsim.devices.gpu.outside import NOTHING, Outside, Sent
 from hwsim.devices.gpu.power import Drawn, Power
-from hwsim.devices.gpu.timing import Array, Timing
+from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.ways import Places, merged, picked
 from hwsim.mapper import Kernel, Launch
 
 THROTTLED = 0.97  # share of the full clock below which power is said to bind
@@ -84,39 +86,21 @@ class Gpu:
         return self.estimate_all((kernel,))[0]
 
     def estimate_all(self, kernels: Sequence[Kernel]) -> list[Cost]:
-        """The costs of ``kernels``, each run alone; those of one family are calculated together."""
-        costs: list[Cost | None] = [None] * len(kernels)
-        for batch in self.batches(kernels):
-            for place, cost in zip(batch.places, self.times(batch).costs(), strict=True):
-                costs[place] = cost
-        return cast("list[Cost]", costs)
+        """The costs of ``kernels``, each run alone; they are calculated together."""
+        return self.times(self.batches(kernels)).costs()
 
     def estimate_run(self, kernels: Sequence[Kernel], counts: Sequence[float]) -> list[Cost]:
         """The costs of ``kernels`` that run so many times each in one run and share its clock.
 
         Power is limited over milliseconds: what hungry kernels draw more than the limit, others save.
         """
-        costs: list[Cost | None] = [None] * len(kernels)
-        drawn = Drawn(*np.empty((len(Drawn._fields), len(kernels))))
-        for batch in self.batches(kernels):
-            times = self.times(batch, limited=False, passed=True)
-            for column, values in zip(drawn, times.drawn, strict=True):
-                column[list(batch.places)] = values
-            for place, cost in zip(batch.places, times.costs(), strict=True):
-                costs[place] = cost
-        found = cast("list[Cost]", costs)
-        clock, seconds, joules = self._power.settled(drawn, np.asarray(counts, float))
+        batches = self.batches(kernels)
+        times = self.times(batches, limited=False, passed=True)
+        clock, seconds, joules = self._power.settled(times.drawn, np.array(counts, float)[batches.places])
         if clock[0] == 1.0:
-            return found
-        return [
-            replace(
-                cost,
-                seconds=taken,
-                joules=spent,
-                bound=cost.bound if wait > cost.seconds / 2 or clock[0] >= THROTTLED else "power",
-            )
-            for cost, taken, spent, wait in zip(found, seconds.tolist(), joules.tolist(), drawn.stalled, strict=True)
-        ]
+            return times.costs()
+        throttled = (times.drawn.stalled <= times.alone / 2) & (clock < THROTTLED)
+        return replace(times, seconds=seconds, joules=joules, throttled=throttled).costs()
 
     def with_constants(self, values: Mapping[str, float]) -> Gpu:
         """The same GPU in the same state with other values of some `CONSTANTS`."""
@@ -129,113 +113,154 @@ class Gpu:
         """The host's time to issue ``kernel``: none where it is replayed from a graph."""
         return self.chip["host_launch_overhead"] if kernel.launch is Launch.EAGER else 0.0
 
-    def batches(self, kernels: Sequence[Kernel]) -> list[Batch]:
-        """``kernels`` by family, with all that does not depend on the fitted constants."""
-        places: dict[Family, list[int]] = {}
+    def batches(self, kernels: Sequence[Kernel]) -> Batches:
+        """``kernels`` by their formulas, with all that does not depend on the fitted constants."""
+        alike: dict[object, tuple[Family, list[int], list[Any]]] = {}
         for index, kernel in enumerate(kernels):
-            places.setdefault(family_of(kernel), []).append(index)
-        return [self._batch(family, tuple(at), [kernels[index] for index in at]) for family, at in places.items()]
+            family = family_of(kernel)
+            _, places, shapes = alike.setdefault(family.formulas, (family, [], []))
+            places.append(index)
+            shapes.append(family.shape(kernel))
+        parts = []
+        order: list[int] = []
+        for family, places, shapes in alike.values():
+            rows = slice(len(order), len(order) + len(places))
+            parts.append(Batch(family, rows, type(shapes[0])(*np.array(shapes, dtype=float).T)))
+            order += places
+        kernels = [kernels[index] for index in order]
+        sent = ((row, self._outside.of(kernel)) for row, kernel in enumerate(kernels))
+        outside = {row: one for row, one in sent if one is not NOTHING}
+        return Batches(parts, np.array(order, np.int64), self._loads.of(kernels), outside)
 
-    def seconds(self, batches: Sequence[Batch]) -> Array:
+    def seconds(self, batches: Batches) -> Array:
         """Seconds of every kernel of ``batches``, in the order that they were given in."""
-        return self._in_order(batches, lambda times: times.seconds)
+        return batches.in_order(self.times(batches).seconds)
 
-    def joules(self, batches: Sequence[Batch], seconds: Array | None = None) -> Array:
+    def joules(self, batches: Batches, seconds: Array | None = None) -> Array:
         """Joules of every kernel of ``batches``, static power included, in its own or the given ``seconds``."""
-        static = self.card.static_power
-        return self._in_order(batches, lambda times: times.joules + static * times.seconds, seconds)
+        times = self.times(batches, given=None if seconds is None else seconds[batches.places])
+        return batches.in_order(times.joules + self.card.static_power * times.seconds)
 
-    def _in_order(self, batches: Sequence[Batch], of: Callable[[Times], Array], given: Array | None = None) -> Array:
-        values = np.empty(sum(len(batch.places) for batch in batches))
-        for batch in batches:
-            places = list(batch.places)
-            values[places] = of(self.times(batch, given=None if given is None else given[places]))
-        return values
-
-    def _batch(self, family: Family, places: tuple[int, ...], kernels: Sequence[Kernel]) -> Batch:
-        shapes = [family.shape(kernel) for kernel in kernels]
-        return Batch(
-            family,
-            places,
-            type(shapes[0])(*np.array(shapes, dtype=float).T),
-            self._loads.of(kernels),
-            [self._outside.of(kernel) for kernel in kernels],
-        )
-
-    def times(self, batch: Batch, limited: bool = True, given: Array | None = None, passed: bool = False) -> Times:
-        """Time (or those ``given``) and energy of a batch with the constants of this GPU, each kernel ``limited`` by
-        power by itself."""
+    def times(self, batches: Batches, limited: bool = True, given: Array | None = None, passed: bool = False) -> Times:
+        """Time (or those ``given``) and energy of kernels with the constants of this GPU, each kernel ``limited`` by
+        power by itself; columns are in the order of ``batches``."""
         chip = self.chip
-        apart = batch.family.apart(batch.shape, batch.columns, chip) if batch.family.apart else 0.0
-        load = batch.columns.load(chip, self.replay, passed, apart)
+        apart = batches.apart(chip) if self.replay else 0.0
+        load = batches.columns.load(chip, self.replay, passed, apart)
         if self.state is State.SINGLE:
             load = load._replace(evicted=chip.evicted(load.main_read))
-        timing = batch.family.timing(batch.shape, load, chip)
-        launch = chip["single_latency" if self.state is State.SINGLE else "graph_launch_latency"]
-        copying = np.array([sent.seconds(chip) for sent in batch.outside])
-        own = launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + np.maximum(timing.seconds, copying)
-        seconds = own if given is None else given
+        timing = batches.timing(load, chip)
+        seconds = self._launched(batches, timing) if given is None else given
         cached = load.read + load.write + timing.cache_again
         served = load.main_read + load.main_write + timing.main_again
+        outside = self._power.outside(load, served)
+        for row, sent in batches.outside.items():
+            outside[row] += sent.joules
         drawn = Drawn(
             seconds,
             np.minimum(served / chip.main_bandwidth, seconds),
             np.minimum(timing.working, seconds),
             self._power.inside(load, timing),
-            self._power.outside(load, served) + np.array([sent.joules for sent in batch.outside]),
+            outside,
         )
-        clock = np.ones_like(seconds)
-        joules = drawn.joules(1.0)
+        joules, throttled = drawn.joules(1.0), np.zeros(len(seconds), bool)
         if limited:
             clock, settled, joules = self._power.settled(drawn)
             if self.state is State.RUN:
-                seconds = settled
+                seconds, throttled = settled, clock < THROTTLED
             else:  # energies are of runs that last, times as far as their power settles
                 late = np.clip(1.0 - SETTLING / (RUNS[self.state] * seconds), 0.0, 1.0)
                 seconds = seconds + late * (settled - seconds) if given is None else given
                 joules = joules + self.card.static_power * (settled - seconds)
-        throttled = np.where(self.state is State.RUN, clock < THROTTLED, False).astype(float)
-        return Times(chip, batch, timing, seconds, throttled, joules, drawn, cached, served)
+        return Times(chip, batches, timing, seconds, joules, seconds, throttled, drawn, cached, served)
+
+    def _launched(self, batches: Batches, timing: Timing) -> Array:
+        """Seconds at full clocks from the first launch on."""
+        chip = self.chip
+        launch = chip["single_latency" if self.state is State.SINGLE else "graph_launch_latency"]
+        seconds = timing.seconds
+        if batches.outside:
+            copying = np.zeros_like(seconds)
+            for row, sent in batches.outside.items():
+                copying[row] = sent.seconds(chip)
+            seconds = np.maximum(seconds, copying)
+        return launch + (timing.launches - 1.0) * chip["graph_launch_latency"] + seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Kernels of one family as columns; ``places`` are their indices in the list that they come from."""
+    """Kernels with the same formulas: the ``rows`` where they stand among all, and their sizes as columns."""
 
     family: Family
-    places: tuple[int, ...]
+    rows: slice
     shape: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Kernels as columns, those with the same formulas side by side; ``places`` are their indices in the list that
+    they come from, ``outside`` holds what some rows move beyond the GPU."""
+
+    parts: Sequence[Batch]
+    places: Places
     columns: Columns
-    outside: Sequence[Sent]
+    outside: Mapping[int, Sent]
+
+    def timing(self, load: Load, chip: Chip) -> Timing:
+        """What the formulas make of all kernels."""
+        if len(self.parts) == 1:
+            return self.parts[0].family.timing(self.parts[0].shape, load, chip)
+        parts = [part.family.timing(part.shape, Load(*picked(load, part.rows)), chip) for part in self.parts]
+        return merged([part.rows for part in self.parts], parts, len(self.places))
+
+    def apart(self, chip: Chip) -> Array:
+        """The shares of bytes that one unit alone reads."""
+        shares = np.zeros(len(self.places))
+        for part in self.parts:
+            if part.family.apart:
+                columns = Columns(*picked(self.columns, part.rows))
+                shares[part.rows] = part.family.apart(part.shape, columns, chip)
+        return shares
+
+    def in_order(self, values: Array) -> Array:
+        """A column in the order of the list that the kernels come from."""
+        ordered = np.empty_like(values)
+        ordered[self.places] = values
+        return ordered
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """What the kernels of a batch take: seconds (``throttled`` where power lowers the clock), dynamic joules, what
-    they draw at full clocks, bytes."""
+    """What kernels take, in the order of their batches: seconds and dynamic joules, which power may raise over those
+    that they take ``alone`` (``throttled`` where it lowers the clock), what they draw at full clocks, bytes."""
 
     chip: Chip
-    batch: Batch
+    batches: Batches
     timing: Timing
     seconds: Array
-    throttled: Array
     joules: Array
+    alone: Array
+    throttled: npt.NDArray[np.bool_]
     drawn: Drawn
     cached: Array
     served: Array
 
     def costs(self) -> list[Cost]:
-        """The costs of the kernels one by one."""
-        cache, main = self.chip.cache.name, self.chip.main.name
-        names = {"cache": cache, "main": main}
-        busy = [(names.get(name, name), values.tolist()) for name, values in self.timing.busy.items()]
-        columns = (self.seconds, self.throttled, self.joules, self.cached, self.served)
-        costs = []
-        for i, (sent, *row) in enumerate(zip(self.batch.outside, *(c.tolist() for c in columns), strict=True)):
-            seconds, throttled, joules, cached, served = row
-            spent = {name: values[i] for name, values in busy if values[i] > 0.0} | dict(sent.busy)
-            traffic = {main: served, cache: cached, **sent.traffic}
-            costs.append(Cost(seconds, joules, traffic, spent, "power" if throttled else _bound(spent, seconds)))
+        """The costs of the kernels one by one, in the order that they were given in."""
+        cache, main, outside = self.chip.cache.name, self.chip.main.name, self.batches.outside
+        names = [{"cache": cache, "main": main}.get(name, name) for name in self.timing.busy]
+        busy = zip(*(values.tolist() for values in self.timing.busy.values()), strict=True)
+        columns = (self.batches.places, self.seconds, self.joules, self.alone, self.throttled, self.cached, self.served)
+        rows = zip(busy, *(column.tolist() for column in columns), strict=True)
+        costs = [Cost()] * len(self.seconds)
+        for row, (spending, place, seconds, joules, alone, throttled, cached, served) in enumerate(rows):
+            spent = {name: value for name, value in zip(names, spending, strict=True) if value > 0.0}
+            traffic = {main: served, cache: cached}
+            if row in outside:
+                spent |= outside[row].busy
+                traffic |= outside[row].traffic
+            bound = "power" if throttled else _bound(spent, alone)
+            costs[place] = Cost(seconds, joules, traffic, spent, bound)
         return costs
 
 

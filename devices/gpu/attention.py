@@ -39,7 +39,7 @@ def shape(kernel: Kernel) -> Attention:
         cached if isinstance(cached, float) else dtype(kernel.work.dtype).bytes_for(1),
         bool(kernel.attrs.get("backward", False)),
     )
-    return Attention(*np.array(sizes, dtype=float))
+    return Attention._make(sizes)
 
 
 def timing(x: Attention, load: Load, chip: Chip) -> Timing:

@@ -20,7 +20,7 @@ from hwsim.devices.gpu.attention_tiles import (
     tiled,
 )
 from hwsim.devices.gpu.chip import Chip
-from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.timing import Array, Load, Timing, clip
 
 ROWS = 16
 SHORT, SHORT_ROWS, SHORT_KEYS = 128, 64, 64  # keys up to which a tile has more rows and walks fewer keys at a time
@@ -29,6 +29,9 @@ SLICE = 128  # of the values
 UNSPLIT, LEAST_SPLITS, MOST_SPLITS = 512, 4, 64  # keys that are never split; how often others are, in powers of two
 BLOCKS_A_UNIT = 2  # of threads, up to which keys are split
 BUFFERS = 4 / 3  # shared memory over one block of keys and values
+# Kernels for few keys, for many, and for many that are split, along the first axis.
+FEW = np.array([[True], [False], [False]])
+TILE_ROWS, TILE_KEYS = np.where(FEW, SHORT_ROWS, float(ROWS)), np.where(FEW, SHORT_KEYS, float(KEYS))
 SHORT_WIDTH = 256  # padded head size over which the registers of a unit hold one block of threads
 
 
@@ -61,10 +64,10 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
     seconds = np.maximum(waves * life + port, np.maximum(main, cache) + ready) + join(x, splits, chip)
     launches = np.where(splits > 1, 2.0, 1.0)
     split = seconds[2] + (launches[2] - 1) * chip["graph_launch_latency"] < seconds[1]
-    way = np.where(x.kv_len <= SHORT, 0, 1 + split)[None]
+    way = np.where(x.kv_len <= SHORT, 0, 1 + split), np.arange(len(split))
 
     def chosen(values: Array) -> Array:
-        one: Array = np.take_along_axis(values, way, axis=0)[0]
+        one: Array = values[way]
         return one
 
     seconds = np.maximum(seconds[0], chosen(seconds))
@@ -86,17 +89,15 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
 
 
 def _tiles(x: Attention) -> tuple[Array, Array, Array]:
-    """Rows and keys of tiles, and how many keys they walk; along the first axis for few keys, many and split ones."""
-    few = np.minimum(x.kv_len, SHORT)
-    rows, many = np.full_like(few, SHORT_ROWS), np.full_like(few, ROWS)
-    keys, most = np.where(few <= SHORTEST, SHORTEST, SHORT_KEYS), np.full_like(few, KEYS)
-    return np.stack([rows, many, many]), np.stack([keys, most, most]), np.stack([few, x.kv_len, x.kv_len])
+    """Rows and keys of tiles, and how many keys they walk, for few keys, many and split ones."""
+    keys = np.where(FEW & (x.kv_len <= SHORTEST), SHORTEST, TILE_KEYS)
+    return TILE_ROWS, keys, np.where(FEW, np.minimum(x.kv_len, SHORT), x.kv_len)
 
 
 def _splits(x: Attention, tiles: Array, chip: Chip) -> Array:
     """Powers of two that leave no unit more than two parts and no part less than a block of keys; else one part."""
     most = np.minimum(BLOCKS_A_UNIT * chip.units / tiles, x.kv_len / KEYS)
-    splits = 2.0 ** np.floor(np.log2(np.clip(most, 1.0, MOST_SPLITS)))
+    splits = 2.0 ** np.floor(np.log2(clip(most, 1.0, MOST_SPLITS)))
     splits = np.where((splits >= LEAST_SPLITS) & (x.kv_len > UNSPLIT), splits, 1.0)
     splits[:-1] = 1.0
     return splits

@@ -28,7 +28,7 @@ from hwsim.devices.gpu.attention_tiles import (
     walked,
 )
 from hwsim.devices.gpu.chip import Chip
-from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.timing import Array, Load, Timing, clip
 
 # FlashAttention csrc/flash_attn/src/flash_fwd_launch_template.h, hopper/tile_size.h; FlashInfer, CTA_TILE_Q.
 WIDTH, LOOSE_WIDTH = 32, 64  # head sizes are padded to a multiple, the latter by FlashAttention-4
@@ -97,21 +97,21 @@ def plan(x: Attention, chip: Chip, served: bool = True) -> Plan:
     everywhere = np.ones_like(single)
     if not chip.warpgroups:
         stage = np.where(loose, STAGE / 2, STAGE) / row_bytes
-        held = 2.0 ** np.clip(np.floor(np.log2(stage)), 5.0, np.where(loose, 7.0, 8.0))
+        held = 2.0 ** clip(np.floor(np.log2(stage)), 5.0, np.where(loose, 7.0, 8.0))
         rows = np.where(loose, 2.0 * ROWS, ROWS)
         shared = rows * wide * x.element + held * row_bytes
-        residents = np.clip(np.floor(chip.shared / shared), 1.0, chip.registers // BLOCK_REGISTERS)
+        residents = clip(np.floor(chip.shared / shared), 1.0, chip.registers // BLOCK_REGISTERS)
         split = single & ((x.group > 1) | (not served))
         packed = np.where(single, x.group, 1.0)
         return Plan(FLASH2, Cut(rows, held, packed, WIDTH), np.ones_like(held), residents, split)
     keys = np.full_like(row_bytes, KEYS)
-    loads = KEYS / np.clip(np.floor(STAGE / row_bytes / 16.0) * 16.0, 48.0, KEYS)
+    loads = KEYS / clip(np.floor(STAGE / row_bytes / 16.0) * 16.0, 48.0, KEYS)
     queries = x.q_len * x.group
     alone = np.ones_like(keys)
     if not chip.tensor_memory:
         rows = np.where(queries <= ROWS, ROWS, 2.0 * ROWS)
         return Plan(FLASH3, Cut(rows, keys, x.group, WIDTH), loads, alone, everywhere)
-    few = 2.0 ** np.ceil(np.log2(np.clip(queries, LEAST_ROWS, 2 * ROWS)))
+    few = 2.0 ** np.ceil(np.log2(clip(queries, LEAST_ROWS, 2 * ROWS)))
     rows = np.where(single, few, PAIR_ROWS)
     library = Library(*(np.where(loose, *pair) for pair in zip(FLASH4, TENSORRT, strict=True)))
     cut = Cut(rows, keys, np.where(single, x.group, 1.0), np.where(loose, LOOSE_WIDTH, WIDTH))
@@ -199,7 +199,7 @@ def flash(x: Attention, load: Load, chip: Chip, served: bool = True) -> Timing:
     late = np.where(x.causal > 0, 0.0, _late(main, count, chip.units * residents, part * one.lone + one.turn))
     stalled = main + library.idle * rounds * (one.turn + one.lone)
     start = chip["attention_latency"] + ANSWERS * (chip.main.latency + chip.cache.latency)
-    seconds = start + np.maximum.reduce([busy, cache, stalled, late]) + join
+    seconds = start + np.maximum(np.maximum(busy, cache), np.maximum(stalled, late)) + join
     used = {"matmul": np.minimum(busiest * one.matmul, seconds), "special": load.special / load.special_rate}
     launches = np.where(x.backward > 0, 3.0, np.where(splits > 1, 2.0, 1.0))
     work = tiled(x, load, cut, blocks)
@@ -233,17 +233,15 @@ def parts(
         rounds = np.ceil(count * splits / chip.units)
         return np.maximum(rounds * (part * one.lone + one.turn), main)
 
-    best, least, extra = np.ones_like(longest), walking(1.0, longest), np.zeros_like(longest)
     most = np.minimum(np.minimum(room / count, longest), library.most)
-    for share in np.where(count < BUSY_ENOUGH * room, most, 1.0) * SHARES:
-        part = np.ceil(longest / np.maximum(np.floor(share), 1.0))
-        splits = np.ceil(longest / part)
-        join = joined(x, splits, chip, library.unrolled)
-        seconds = walking(splits, part) + join + chip["graph_launch_latency"]
-        better = (seconds < least) & (splits > 1)
-        best, least = np.where(better, splits, best), np.where(better, seconds, least)
-        extra = np.where(better, join, extra)
-    return best, extra
+    shares = np.where(count < BUSY_ENOUGH * room, most, 1.0) * SHARES
+    part = np.ceil(longest / np.maximum(np.floor(shares), 1.0))
+    splits = np.ceil(longest / part)
+    join = joined(x, splits, chip, library.unrolled)
+    seconds = np.where(splits > 1, walking(splits, part) + join + chip["graph_launch_latency"], np.inf)
+    best = np.argmin(seconds, axis=0), np.arange(len(longest))
+    better = seconds[best] < walking(1.0, longest)
+    return np.where(better, splits[best], 1.0), np.where(better, join[best], 0.0)
 
 
 def joined(x: Attention, splits: Array, chip: Chip, unrolled: Number) -> Array:

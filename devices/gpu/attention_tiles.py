@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hwsim.devices.gpu.chip import Chip
-from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.timing import Array, Load, Timing, clip
 
 # Queries of a tile and keys of a block of cuDNN 9.19, by the names of its kernels (sm90 .. wgmma .. 64x128x128).
 ROWS = KEYS = 128
@@ -80,10 +80,10 @@ def walked(x: Attention, rows: Array, keys: Array) -> tuple[Array, Array, Array]
     most = np.minimum(np.ceil(x.kv_len / keys), np.ceil((window + rows) / keys))
     first = np.ceil(np.maximum(x.kv_len - x.q_len, 0.0) / keys)
     ratio = rows / keys
-    growing = np.where(x.causal > 0, np.clip(np.floor((most - first) / ratio), 0.0, tiles), 0.0)
+    growing = np.where(x.causal > 0, clip(np.floor((most - first) / ratio), 0.0, tiles), 0.0)
     walk = growing * first + ratio * growing * (growing + 1) / 2 + (tiles - growing) * most
     longest = np.where(x.causal > 0, np.minimum(np.ceil(first + tiles * ratio), most), most)
-    return tiles, np.clip(walk, tiles, tiles * most), np.maximum(longest, 1.0)
+    return tiles, clip(walk, tiles, tiles * most), np.maximum(longest, 1.0)
 
 
 def step(

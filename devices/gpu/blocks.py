@@ -7,14 +7,12 @@ ones end.
 
 from __future__ import annotations
 
-import functools
-import operator
 from typing import NamedTuple
 
 import numpy as np
 
 from hwsim.devices.gpu.chip import LANES, Chip
-from hwsim.devices.gpu.timing import Array, Load, Timing
+from hwsim.devices.gpu.timing import Array, Load, Timing, clip
 
 SCHEDULERS = 4  # of a unit (CUDA C++ Programming Guide, all compute capabilities from 7.0 on)
 
@@ -110,9 +108,9 @@ def spread(x: Blocks, load: Load, chip: Chip) -> Timing:
     blocks are started by one distributor at `blocks_per_cycle`.
     """
     held = np.minimum(chip.threads // x.threads, chip.registers // (x.threads * x.registers))
-    resident = np.clip(held, 1.0, chip.blocks)
+    resident = clip(held, 1.0, chip.blocks)
     slots = chip.units * resident
-    pieces = np.clip(np.ceil(slots / x.blocks), 1.0, x.cut)
+    pieces = clip(np.ceil(slots / x.blocks), 1.0, x.cut)
     blocks = x.blocks * pieces
     source = chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency)
     life = x.source_waits / pieces * source + x.cache_waits * chip.cache.latency + x.cycles / pieces / chip.clock
@@ -156,8 +154,8 @@ def accesses(count: float, width: float) -> float:
 
 def together(*busy: Array, power: Array | float = OVERLAP) -> Array:
     """The time of resources that work side by side, never below that of the busiest."""
-    most = np.maximum.reduce(busy)
-    scale = np.where(most > 0.0, most, 1.0)
-    total = functools.reduce(operator.add, [(part / scale) ** power for part in busy])
+    parts = np.array(busy)
+    most = parts.max(axis=0)
+    total = ((parts / np.where(most > 0.0, most, 1.0)) ** power).sum(axis=0)
     slower = np.maximum(1.0, total) ** (1.0 / power)
     return np.asarray(most * slower)

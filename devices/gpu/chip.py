@@ -9,7 +9,7 @@ import numpy as np
 
 from hwsim.card import Card, Memory
 from hwsim.devices.gpu.constants import CONSTANTS
-from hwsim.devices.gpu.timing import Array
+from hwsim.devices.gpu.timing import Array, clip
 from hwsim.errors import CardError, Problem
 
 REQUIRED: Mapping[str, str] = {
@@ -126,4 +126,4 @@ class Chip:
         kept = self["keep"] * PARTITIONS / self.partitions
         first = kept + apart * (APART_KEEP - kept)
         ramp = self["keep_ramp"] + apart * (APART_RAMP - self["keep_ramp"])
-        return np.asarray(np.clip((footprint / self.cache.capacity - first) / ramp, 0.0, 1.0))
+        return clip((footprint / self.cache.capacity - first) / ramp, 0.0, 1.0)

@@ -20,3 +20,8 @@ class Family:
     shape: Callable[[Kernel], Any]
     timing: Callable[[Any, Load, Chip], Timing]
     apart: Callable[[Any, Columns, Chip], Array] | None = None
+
+    @property
+    def formulas(self) -> object:
+        """What families that are calculated together have in common."""
+        return self.timing, self.apart

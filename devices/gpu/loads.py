@@ -13,7 +13,7 @@ from hwsim.companions import BESIDE
 from hwsim.device import Replay
 from hwsim.devices.attention import needed_share
 from hwsim.devices.gpu.chip import ACCUMULATOR, Chip
-from hwsim.devices.gpu.timing import Array, Load
+from hwsim.devices.gpu.timing import Array, Load, clip
 from hwsim.devices.rates import FMA_FLOPS, Rate, Rates
 from hwsim.dtypes import dtype
 from hwsim.graph import Role
@@ -55,11 +55,12 @@ class Columns(NamedTuple):
         """The load with an empty cache, or as kernels find it that are replayed, or to which others have ``passed``
         their activations: those come from the cache, and leave in it, as far as it holds a kernel's operands. A share
         ``apart`` of bytes is read by one unit alone."""
-        lost = kept = np.ones_like(self.read)
         if passed:
             held = 1.0 - chip.missing(self.weight_bytes + self.other_bytes)
             main_read, main_write = self.main_read - held * self.passed_read, self.main_write - held * self.passed_write
             return Load(*self[:11], self.weights + main_read, main_write, far=self._far(self.weights + self.main_read))
+        lost: Array | float = 1.0
+        kept: Array | float = 1.0
         if replay is not None:
             weights = replay.copies * self.weight_bytes
             others = self.other_bytes * (replay.copies if replay.all_operands else 1)
@@ -69,7 +70,7 @@ class Columns(NamedTuple):
 
     def _far(self, main_read: Array) -> Array:
         """The share of what is read that comes from main memory."""
-        return np.clip(main_read / np.maximum(self.read, 1.0), 0.0, 1.0)
+        return clip(main_read / np.maximum(self.read, 1.0), 0.0, 1.0)
 
 
 class Loads:
@@ -82,7 +83,7 @@ class Loads:
 
     def of(self, kernels: Sequence[Kernel]) -> Columns:
         """One entry of each column for each kernel."""
-        return Columns(*np.array([self._row(kernel) for kernel in kernels]).T)
+        return Columns(*np.array([self._row(kernel) for kernel in kernels]).reshape(-1, len(Columns._fields)).T)
 
     def _row(self, kernel: Kernel) -> tuple[float, ...]:
         work, share = kernel.work, needed_share(kernel)

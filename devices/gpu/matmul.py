@@ -176,10 +176,11 @@ def cut(loop: int, x: Product, load: Load, chip: Chip) -> Timing:
     start = np.asarray(chip["tile_latency"] + START_ANSWERS * (source - chip.cache.latency))
     overlap = np.where(TILES[loop].kind == VECTOR, 0.0, chip["matmul_overlap"])
     seconds = start[:, None] + np.maximum(work, moved) + overlap * np.minimum(work, moved) + cuts.sliced
-    best = np.argmin(np.where(cuts.allowed, seconds + TIE * cuts.loading, np.inf), axis=1)[:, None]
+    best = np.argmin(np.where(cuts.allowed, seconds + TIE * cuts.loading, np.inf), axis=1)
+    rows = np.arange(len(best))
 
     def at(values: Array) -> Array:
-        picked: Array = np.take_along_axis(np.broadcast_to(values, seconds.shape), best, axis=1)[:, 0]
+        picked: Array = values[rows, best]
         return picked
 
     taken, loaded = at(seconds), at(cuts.loaded)

@@ -12,6 +12,7 @@ from hwsim.devices.gpu.chip import Chip
 from hwsim.devices.gpu.timing import Array, Load, Timing
 
 Places: TypeAlias = npt.NDArray[np.int64]
+Rows: TypeAlias = "Places | slice"
 Shape = TypeVar("Shape", bound=tuple[Any, ...])
 
 
@@ -22,33 +23,23 @@ def by_way(
     if len(way) and (way == way[0]).all():
         return ways[int(way[0])](x, load, chip)
     present = [(rows, times) for number, times in ways.items() if len(rows := np.flatnonzero(way == number))]
-    parts = [times(type(x)(*_rows(x, rows)), Load(*_rows(load, rows)), chip) for rows, times in present]
-    return _merged([rows for rows, _ in present], parts)
+    parts = [times(type(x)(*picked(x, rows)), Load(*picked(load, rows)), chip) for rows, times in present]
+    return merged([rows for rows, _ in present], parts, len(way))
 
 
-def _rows(columns: Iterable[Array | float], rows: Places) -> list[Any]:
+def picked(columns: Iterable[Array | float], rows: Rows) -> list[Any]:
     """The entries ``rows`` of every column."""
     return [column[rows] if isinstance(column, np.ndarray) else column for column in columns]
 
 
-def _merged(rows: Sequence[Places], parts: Sequence[Timing]) -> Timing:
-    """One timing of parts that stand in the given rows."""
-    count = sum(len(places) for places in rows)
-
-    def column(values: Iterable[Array | float]) -> Array:
-        whole = np.zeros(count)
-        for places, part in zip(rows, values, strict=True):
-            whole[places] = part
-        return whole
-
-    names = dict.fromkeys(name for part in parts for name in part.busy)
-    return Timing(
-        column(part.seconds for part in parts),
-        {name: column(part.busy.get(name, 0.0) for part in parts) for name in names},
-        column(part.cache_again for part in parts),
-        column(part.main_again for part in parts),
-        column(part.padding for part in parts),
-        column(part.launches for part in parts),
-        column(part.issued for part in parts),
-        column(part.fed for part in parts),
-    )
+def merged(rows: Sequence[Rows], parts: Sequence[Timing], count: int) -> Timing:
+    """One timing of ``count`` kernels from parts that stand in the given rows."""
+    names = tuple(dict.fromkeys(name for part in parts for name in part.busy))
+    table = np.zeros((len(names) + 7, count))
+    for places, part in zip(rows, parts, strict=True):
+        own = (part.seconds, part.cache_again, part.main_again, part.padding, part.launches, part.issued, part.fed)
+        busy = [part.busy.get(name, 0.0) for name in names]
+        for column, values in zip(table, (*own, *busy), strict=True):
+            column[places] = values
+    seconds, *others = table[:7]
+    return Timing(seconds, dict(zip(names, table[7:], strict=True)), *others)

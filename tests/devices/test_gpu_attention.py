@@ -107,9 +107,9 @@ def test_with_a_paged_cache_flash_attention_2_splits_the_keys_of_groups_only():
 def test_heads_and_queries_are_padded_to_whole_tiles(rows, width, padded):
     """128 queries and keys of one head of 80: a block of scores, 2 x 80 products each."""
     one = prefill(batch=1, heads=1, kv_heads=1, head_dim=80, q_len=128, kv_len=128, causal=False)
-    batch = H200.batches([one])[0]
+    batches = H200.batches([one])
     cut = Cut(full(rows), full(128), full(1), width)
-    done = tiled(batch.shape, batch.columns.load(H200.chip, None), cut, full(1))
+    done = tiled(batches.parts[0].shape, batches.columns.load(H200.chip, None), cut, full(1))
     assert float(done.padding[0]) == pytest.approx(padded)
     assert float(done.issued) == 4 * rows * 128
 
@@ -118,7 +118,7 @@ def test_decoding_few_keys_works_on_tiles_of_64_queries():
     """One query of a group of 8 over 64 keys: an eighth of the rows is wanted."""
     one = decode(batch=16, heads=64, kv_heads=8, head_dim=128, kv_len=64)
     device = H200.with_constants({"attention_style": 0.001})
-    times = device.times(device.batches([one])[0], limited=False)
+    times = device.times(device.batches([one]), limited=False)
     assert float(times.timing.padding[0]) == pytest.approx(8)
 
 

@@ -34,9 +34,9 @@ def seconds(device: Gpu = H200, **sizes: object) -> float:
 
 
 def way(device: Gpu, **sizes: object) -> int:
-    (batch,) = device.batches([product(device, **sizes)])
-    load = batch.columns.load(device.chip, None)
-    return int(matmul.ways(batch.shape, load, device.chip)[0])
+    batches = device.batches([product(device, **sizes)])
+    load = batches.columns.load(device.chip, None)
+    return int(matmul.ways(batches.parts[0].shape, load, device.chip)[0])
 
 
 def test_alignment_is_that_of_the_worst_row():
@@ -187,8 +187,9 @@ def test_twice_a_size_takes_no_less_time_and_none_beats_the_roofline(sizes, devi
 def test_less_of_the_chip_is_never_faster(sizes, device):
     assume(supported(device, sizes["dtype"]))
     chip = device.chip
-    (batch,) = device.batches([product(device, **sizes)])
-    load = batch.columns.load(chip, None)
+    batches = device.batches([product(device, **sizes)])
+    (batch,) = batches.parts
+    load = batches.columns.load(chip, None)
     whole = matmul.timing(batch.shape, load, chip).seconds[0]
     fewer = load._replace(matmul_rate=load.matmul_rate / 2, vector_rate=load.vector_rate / 2)
     cache = replace(chip.cache, bandwidth=chip.cache.bandwidth / 2)
@@ -203,8 +204,9 @@ def test_half_the_bandwidth_slows_only_what_waits_for_memory():
     slower = replace(chip, main=replace(chip.main, bandwidth=chip.main.bandwidth / 2))
     ratios = []
     for m in (1, 8192):
-        (batch,) = H200.batches([product(m=m, n=8192, k=8192)])
-        load = batch.columns.load(chip, None)
+        batches = H200.batches([product(m=m, n=8192, k=8192)])
+        (batch,) = batches.parts
+        load = batches.columns.load(chip, None)
         full, half = (matmul.timing(batch.shape, load, each).seconds[0] for each in (chip, slower))
         ratios.append(half / full)
     assert ratios[0] > 1.85  # less the first answers
