@@ -43,6 +43,7 @@ ADAMW_CASTS, ADAMW_CAST_LAUNCHES = 12.0, 2.0
 # A lone sector of 32 bytes crosses from the cache with a header of its own; neighbouring columns find it in a unit's
 # first cache where fewer rows than about these lie between them.
 SECTOR, LONE_SECTOR, NEAR_ROWS = 32.0, 44.0, 38.0
+KEPT_ROWS = 96.0  # of 16 blocks at work, whose lines of 128 bytes fill a first cache of 192 KiB
 
 
 def shape(kernel: Kernel) -> Blocks:
@@ -145,7 +146,11 @@ def copied(kernel: Kernel) -> Blocks:
 
 
 def transposed(kernel: Kernel) -> Blocks:
-    """Elements one after the other in the order of the result, each read from a sector of its own."""
+    """Elements one after the other in the order of the result, each read from a sector of its own.
+
+    A block finds the sectors of neighbouring columns again that it reads itself, in the first cache of its unit, at the
+    pace of the cache but without its bytes.
+    """
     width = dtype(kernel.work.dtype).bytes_for(1)
     elements = elements_of(kernel)
     rows = kernel.size("rows")
@@ -153,9 +158,20 @@ def transposed(kernel: Kernel) -> Blocks:
     each = STRIDED_ELEMENTS if width <= 2 else WIDE_STRIDED_ELEMENTS
     blocks = ceil(elements / (THREADS * each))
     instructions = (2 * STRIDED_OPERAND + OPERAND) * elements / LANES / blocks
-    cycles = each * STRIDED_OPERAND * DEPENDENT_CYCLES
-    again = elements * (max(LONE_SECTOR * apart, width) - SECTOR)  # flows count a sector for every element
-    return grid(blocks, THREADS, instructions=instructions, source_waits=each, cycles=cycles, again=again)
+    waits = min(each, ceil(elements / THREADS))  # threads take elements that lie a block apart
+    cycles = waits * STRIDED_OPERAND * DEPENDENT_CYCLES
+    found = min(1.0, KEPT_ROWS / rows) if rows else 0.0
+    own = found * min(apart, rows / (THREADS * each)) + (1.0 - found) * apart
+    paced, moved = (max(LONE_SECTOR * share, width) * elements for share in (apart, own))
+    return grid(
+        blocks,
+        THREADS,
+        instructions=instructions,
+        source_waits=waits,
+        cycles=cycles,
+        again=moved - SECTOR * elements,  # flows count a sector for every element
+        idle=paced - moved,
+    )
 
 
 STREAM = Family(shape, spread)

@@ -68,6 +68,24 @@ def test_a_transpose_reads_a_sector_for_every_element():
     assert across > 2**27 * 32 / 9.7e12 > plain
 
 
+def test_few_elements_are_transposed_by_as_many_threads_at_once():
+    """Threads of a block take up to four elements, 128 apart, one after the other."""
+    waits = [blocks(op="transpose_copy", rows=4, cols=cols, dtype="bf16").source_waits for cols in (24, 33, 1000)]
+    assert waits == [1, 2, 4]
+
+
+@pytest.mark.parametrize(("rows", "share"), [(64, 64 / 512), (192, (192 / 512 + 192 / 230) / 2), (4096, 4096 / 4134)])
+def test_a_block_finds_the_sectors_of_its_own_columns_again_while_its_unit_holds_them(rows, share):
+    """512 elements are 8 columns of 64 rows, whose sectors of 16 columns hold them all: 44 bytes for 8 elements.
+
+    Half of 192 rows are kept beside those of other blocks.
+    """
+    x = blocks(op="transpose_copy", rows=rows, cols=1024, dtype="bf16")
+    read = 32 * rows * 1024
+    assert x.again + read == pytest.approx(44 * share * rows * 1024, rel=0.002)
+    assert x.again + x.idle + read == pytest.approx(44 * rows / (rows + 38) * rows * 1024)
+
+
 def test_a_row_transposed_is_a_copy():
     copy = shape(spec_kernel({"op": "transpose_copy", "rows": 1, "cols": 4096, "dtype": "fp32"}, H200))
     assert copy.blocks == 4096 * 4 / 4096
