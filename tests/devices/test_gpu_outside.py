@@ -37,6 +37,11 @@ def test_share_and_latency_of_the_link_are_constants():
     assert seconds(real, "copy_d2h_pinned", 2**28, Launch.EAGER) == pytest.approx(1.3e-6 + 5e-6 + 2**29 / PCIE)
 
 
+def test_uncalibrated_the_link_answers_as_the_card_says():
+    slow = load_device("nvidia-h200", {"links.pcie.latency": "5 us"}, calibration=None)
+    assert seconds(slow, "copy_d2h_pinned", 2**28, Launch.EAGER) == pytest.approx(1.3e-6 + 5e-6 + 2**28 / PCIE)
+
+
 @given(op=EITHER, nbytes=st.integers(1, 2**30), launch=st.sampled_from(Launch))
 def test_more_bytes_take_longer_and_never_beat_the_link(op, nbytes, launch):
     once = seconds(H200, op, nbytes, launch)
