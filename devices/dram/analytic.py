@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hwsim.devices.dram.card import Dram
-from hwsim.devices.dram.engine import L_BANK, L_ROW, L_WRITE, Ints
+from hwsim.devices.dram.layout import L_BANK, L_ROW, L_WRITE, Ints
 from hwsim.devices.dram.schema import ControllerFile
 
 SAMPLE = 50_000  # bursts whose banks and rows are looked at

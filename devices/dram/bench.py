@@ -7,7 +7,7 @@ from typing import Any
 
 from hwsim.devices.dram.card import dram_names, load_dram
 from hwsim.devices.dram.effective import behind as behind
-from hwsim.devices.dram.engine import COMMANDS
+from hwsim.devices.dram.layout import COMMANDS
 from hwsim.devices.dram.simulate import Answer, Question, simulate
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsim.devices.dram.engine import Ints
+from hwsim.devices.dram.layout import Ints
 from hwsim.errors import InputError, Problem, shown
 
 FIELDS = ("Ro", "Co", "Ba", "Bg", "St", "Ra", "Pc", "Ch")
@@ -51,12 +51,12 @@ class AddressMap:
 
     def place(self, burst: NDArray[np.int64]) -> Place:
         """Where the bursts with these numbers lie; numbers beyond the memory begin again at 0."""
-        _, rest = _divided(burst, self.bursts)
+        _, rest = divided(burst, self.bursts)
         found = dict.fromkeys(FIELDS, np.zeros_like(rest))
         weight = dict.fromkeys(FIELDS, 1)
         for name, size in self.fields:
             if size > 1:
-                rest, part = _divided(rest, size)
+                rest, part = divided(rest, size)
                 found[name] = found[name] + part * weight[name] if weight[name] > 1 else part
                 weight[name] *= size
         if self.xor:
@@ -77,7 +77,7 @@ class AddressMap:
                 column >>= size.bit_length() - 1
 
 
-def _divided(numbers: Ints, size: int) -> tuple[Ints, Ints]:
+def divided(numbers: Ints, size: int) -> tuple[Ints, Ints]:
     """Quotient and rest; powers of two, as sizes of memories are, take a tenth of a division's time."""
     if size & (size - 1):
         quotient, rest = np.divmod(numbers, size)

@@ -1,4 +1,4 @@
-"""The memory that the engine begins with: its records laid out and filled, see `hwsim.devices.dram.engine`."""
+"""The memory that the engine begins with: its records laid out and filled, see `hwsim.devices.dram.layout`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwsim.devices.dram.engine import (
+from hwsim.devices.dram.layout import (
+    B_AWAITED,
+    B_CHANNEL,
+    B_CLOSED,
     B_GROUP,
+    B_HIT_SLOT,
     B_ROW,
     B_UNIT,
-    BANK_RECORD,
+    B_WAITS,
+    BANK_FIELDS,
     BANKS,
     BUS,
+    BUS_BANKS,
     C_FIRST_BANK,
     C_FIRST_UNIT,
+    C_FREE,
+    C_FREE_LIST,
+    C_HALF,
     C_KEY,
-    C_OPENED_LIST,
-    C_READ_LIST,
+    C_NEW_LIST,
     C_REFRESH,
-    C_WRITE_LIST,
     CHANNEL_RECORD,
     CHANNELS,
     FAR,
@@ -28,23 +35,22 @@ from hwsim.devices.dram.engine import (
     FIRST_CHANNEL,
     FIRST_UNIT,
     FLYING,
-    G_BANK,
-    G_BANK_END,
-    G_NEAR,
     GAPS,
     GROUP,
-    GROUP_RECORD,
+    GROUPS,
     HEADER,
-    OPENED_RECORD,
+    NEVER,
+    NONE,
     QUEUE_RECORD,
+    RING,
     SPANS,
+    SPREAD,
+    SPREADS,
     STACK,
     U_BANK,
     U_BANK_END,
     U_BUS,
     U_BUS_END,
-    U_GROUP,
-    U_GROUP_END,
     U_RING,
     U_TURN,
     UNIT,
@@ -94,6 +100,11 @@ class Shape:
         return self.buses * self.units * self.stacks * self.groups * self.banks
 
     @property
+    def banks_of_unit(self) -> int:
+        """Banks that share refreshes and the activation window."""
+        return self.stacks * self.groups * self.banks
+
+    @property
     def groups_of_bus(self) -> int:
         """Bank groups that share a data bus."""
         return self.units * self.stacks * self.groups
@@ -101,67 +112,77 @@ class Shape:
 
 def new_memory(shape: Shape, settings: Settings, gap: Ints, span: Ints) -> Ints:
     """All banks closed at time 0 and nothing asked for."""
-    units, groups = shape.buses * shape.units, shape.buses * shape.groups_of_bus
-    group_record = G_NEAR + shape.groups_of_bus
+    units, groups = shape.buses * shape.units, shape.groups_of_bus
+    spread = _spread(shape, gap, int(settings.odd))
+    ring = 1 << max(settings.outstanding - 1, 0).bit_length()
+    slots = settings.read_queue + settings.write_queue
     parts = {
         "header": HEADER,
         "gap": gap.size,
         "span": span.size,
         "channel": shape.channels * CHANNEL_RECORD,
         "unit": shape.channels * units * UNIT_RECORD,
-        "group": shape.channels * groups * group_record,
-        "bank": shape.channels * shape.banks_of_channel * BANK_RECORD,
-        "flying": max(settings.outstanding, 1),
-        "opened": shape.channels * shape.banks_of_channel * OPENED_RECORD,
-        "queue": shape.channels * (settings.read_queue + settings.write_queue) * QUEUE_RECORD,
+        "bank": shape.channels * shape.banks_of_channel * BANK_FIELDS,
+        "spread": spread.size,
+        "flying": ring,
+        "list": shape.channels * slots * 2,
+        "queue": shape.channels * slots * QUEUE_RECORD,
     }
     ends = np.cumsum(list(parts.values()))
     at = dict(zip(parts, (ends - list(parts.values())).tolist(), strict=True))
     m = np.zeros(ends[-1], np.int64)
     m[: len(settings)] = [int(value) for value in settings]
     m[[CHANNELS, UNITS, BANKS]] = shape.channels, units, shape.banks_of_channel
+    m[[GROUPS, BUS_BANKS]] = groups, groups * shape.banks
     m[[FIRST_CHANNEL, FIRST_UNIT, FIRST_BANK]] = at["channel"], at["unit"], at["bank"]
-    m[[GAPS, SPANS, FLYING, GROUP_RECORD]] = at["gap"], at["span"], at["flying"], group_record
-    m[at["gap"] : at["gap"] + gap.size] = gap.ravel()
-    m[at["span"] : at["span"] + span.size] = span
+    m[[GAPS, SPANS, SPREAD, FLYING, RING]] = at["gap"], at["span"], at["spread"], at["flying"], ring - 1
 
-    def records(part: str, size: int) -> Ints:
-        return m[at[part] : at[part] + parts[part]].reshape(-1, size)
+    def part(name: str, *shape: int) -> Ints:
+        return m[at[name] : at[name] + parts[name]].reshape(shape)
 
-    _lay_banks(records("bank", BANK_RECORD), records("unit", UNIT_RECORD), records("group", group_record), at, shape)
-    _lay_channels(records("channel", CHANNEL_RECORD), at, shape, settings)
+    part("gap", -1)[:], part("span", -1)[:], part("spread", -1)[:] = gap.ravel(), span, spread.ravel()
+    _lay_banks(part("bank", BANK_FIELDS, -1), part("unit", -1, UNIT_RECORD), at, shape)
+    _lay_channels(part("channel", -1, CHANNEL_RECORD), at, shape, settings)
+    free = part("list", shape.channels, 2, slots)[:, 0]
+    free[:] = at["queue"] + np.arange(free.size)[::-1].reshape(free.shape) * QUEUE_RECORD
     return m
 
 
-def _lay_banks(bank: Ints, unit: Ints, group: Ints, at: dict[str, int], shape: Shape) -> None:
-    """Which banks and groups belong to each group and unit, and how near groups are."""
-    in_group, in_unit, record = shape.banks, len(bank) // len(unit), group.shape[1]
-    bank[:, B_ROW] = -1
-    bank[:, B_GROUP] = at["group"] + np.arange(len(bank)) // in_group * record
-    bank[:, B_UNIT] = at["unit"] + np.arange(len(bank)) // in_unit * UNIT_RECORD
-    group[:, G_BANK] = at["bank"] + np.arange(len(group)) * in_group * BANK_RECORD
-    group[:, G_BANK_END] = group[:, G_BANK] + in_group * BANK_RECORD
-    group[:, G_NEAR:] = np.tile(relations(shape), (shape.channels * shape.buses, 1))
-    unit[:, U_BANK] = at["bank"] + np.arange(len(unit)) * in_unit * BANK_RECORD
-    unit[:, U_BANK_END] = unit[:, U_BANK] + in_unit * BANK_RECORD
-    unit[:, U_GROUP] = at["group"] + np.arange(len(unit)) * (len(group) // len(unit)) * record
-    unit[:, U_GROUP_END] = unit[:, U_GROUP] + len(group) // len(unit) * record
-    unit[:, U_BUS] = at["group"] + np.arange(len(unit)) // shape.units * shape.groups_of_bus * record
-    unit[:, U_BUS_END] = unit[:, U_BUS] + shape.groups_of_bus * record
+def _lay_banks(bank: Ints, unit: Ints, at: dict[str, int], shape: Shape) -> None:
+    """Which channel, unit and group each bank belongs to, and which banks belong to each unit and its data bus."""
+    number, in_unit, in_bus = np.arange(bank.shape[1]), shape.banks_of_unit, shape.banks_of_unit * shape.units
+    bank[B_ROW] = bank[B_CLOSED] = bank[B_WAITS] = -1
+    bank[B_AWAITED:B_HIT_SLOT] = NONE
+    bank[B_CHANNEL] = at["channel"] + number // shape.banks_of_channel * CHANNEL_RECORD
+    bank[B_UNIT] = at["unit"] + number // in_unit * UNIT_RECORD
+    bank[B_GROUP] = number // shape.banks % shape.groups_of_bus
+    unit[:, U_BANK] = np.arange(len(unit)) * in_unit
+    unit[:, U_BANK_END] = unit[:, U_BANK] + in_unit
+    unit[:, U_BUS] = np.arange(len(unit)) // shape.units * in_bus
+    unit[:, U_BUS_END] = unit[:, U_BUS] + in_bus
     unit[:, U_RING:U_TURN] = -FAR
 
 
 def _lay_channels(channel: Ints, at: dict[str, int], shape: Shape, settings: Settings) -> None:
-    """Where each channel's queues, opened banks, units and banks begin."""
+    """Where each channel's lists, units and banks begin."""
     number = np.arange(shape.channels)
     slots = settings.read_queue + settings.write_queue
-    channel[:, C_READ_LIST] = at["queue"] + number * slots * QUEUE_RECORD
-    channel[:, C_WRITE_LIST] = channel[:, C_READ_LIST] + settings.read_queue * QUEUE_RECORD
-    channel[:, C_OPENED_LIST] = at["opened"] + number * shape.banks_of_channel * OPENED_RECORD
+    channel[:, C_FREE] = slots
+    channel[:, C_FREE_LIST] = at["list"] + number * slots * 2
+    channel[:, C_NEW_LIST] = channel[:, C_FREE_LIST] + slots
     channel[:, C_REFRESH] = settings.refresh_every or FAR
-    channel[:, C_KEY] = FAR * 8
+    channel[:, C_KEY] = NEVER
+    channel[:, C_HALF] = -1
     channel[:, C_FIRST_UNIT] = at["unit"] + number * shape.buses * shape.units * UNIT_RECORD
-    channel[:, C_FIRST_BANK] = at["bank"] + number * shape.banks_of_channel * BANK_RECORD
+    channel[:, C_FIRST_BANK] = number * shape.banks_of_channel
+
+
+def _spread(shape: Shape, gap: Ints, odd: int) -> Ints:
+    """How long commands keep those of ``SPREADS`` waiting, by bank group and by bank of the data bus."""
+    near = np.repeat(relations(shape), shape.banks, axis=1)
+    found = np.stack([gap[near, before, after] for before, after in SPREADS])
+    rounded: Ints = found + (found & odd)
+    return rounded
 
 
 def relations(shape: Shape) -> Ints:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsim.devices.dram.card import Dram
-from hwsim.devices.dram.engine import L_ADDRESS, L_BANK, L_ROW, L_WRITE, Ints
-from hwsim.devices.dram.mapping import address_map
+from hwsim.devices.dram.layout import L_ADDRESS, L_BANK, L_ROW, L_WRITE, Ints
+from hwsim.devices.dram.mapping import address_map, divided
 
 Pattern: TypeAlias = Literal["stream", "linear", "stride", "random", "chase"]
 PATTERNS: tuple[str, ...] = get_args(Pattern)
 MAX_BURSTS = 50_000_000
+AT_ONCE = 1 << 13  # bursts placed together: larger arrays take most of their time to get memory
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ def requests_of(
     if bursts > 1:
         start = np.repeat(start, bursts) + np.tile(np.arange(bursts), count)
         write, numbers = np.repeat(write, bursts), np.repeat(numbers, bursts)
-    burst = start % where.bursts
-    found = where.place(burst)
-    load = np.empty((len(burst), 4), np.int64)
-    for column, values in ((L_BANK, found.bank), (L_ROW, found.row), (L_ADDRESS, burst), (L_WRITE, write)):
-        load[:, column] = values
+    load = np.empty((len(start), 4), np.int64)
+    load[:, L_WRITE] = write
+    for first in range(0, len(start), AT_ONCE):
+        part = load[first : first + AT_ONCE]
+        _, part[:, L_ADDRESS] = divided(start[first : first + AT_ONCE], where.bursts)
+        found = where.place(part[:, L_ADDRESS])
+        part[:, L_BANK], part[:, L_ROW] = found.bank, found.row
     return Requests(load, numbers, count)
 
 

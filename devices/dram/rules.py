@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwsim.devices.dram.card import Dram
-from hwsim.devices.dram.engine import ACT, BANK, BUS, GROUP, PRE, RD, REF, REFPB, STACK, SUBTICKS, UNIT, WR, Ints
+from hwsim.devices.dram.layout import ACT, BANK, BUS, GROUP, PRE, RD, REF, REFPB, STACK, SUBTICKS, UNIT, WR, Ints
 from hwsim.devices.dram.memory import Settings, Shape
 from hwsim.devices.dram.schema import ControllerFile
 

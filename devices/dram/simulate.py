@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from hwsim.devices.dram import engine as e
+from hwsim.devices.dram import layout as e
 from hwsim.devices.dram.analytic import Estimate, estimate
 from hwsim.devices.dram.card import Dram
 from hwsim.devices.dram.energy import Activity, energy
-from hwsim.devices.dram.engine import Ints
+from hwsim.devices.dram.engine import run
+from hwsim.devices.dram.layout import Ints
 from hwsim.devices.dram.mapping import address_map
 from hwsim.devices.dram.memory import new_memory
 from hwsim.devices.dram.patterns import MAX_BURSTS, PATTERNS, Pattern, Requests, field_sizes, requests_of
@@ -94,7 +95,7 @@ def simulate(card: Dram, question: Question, progress: Callable[[float], None] |
     times = np.zeros((bursts, 2), np.int64)
     commands = np.zeros((8 * bursts + 64 if question.trace else 0, 4), np.int64)
     for goal in range(min(SLICE, bursts), bursts + SLICE, SLICE):
-        if not e.run(m, requests.load, times, commands, min(goal, bursts)):
+        if not run(m, requests.load, times, commands, min(goal, bursts)):
             raise HwsimError(_stuck(m, bursts))
         if progress:
             progress(min(goal / bursts, 1.0))

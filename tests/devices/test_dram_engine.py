@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.devices.dram.card import Dram, dram_names, load_dram
-from hwsim.devices.dram.engine import COMMANDS, N_COMMANDS, N_HIT, run
+from hwsim.devices.dram.engine import run
+from hwsim.devices.dram.layout import COMMANDS, N_COMMANDS, N_HIT
 from hwsim.devices.dram.memory import new_memory
 from hwsim.devices.dram.rules import rules_of, settings_of
 from hwsim.devices.dram.schema import ControllerFile
