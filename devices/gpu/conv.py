@@ -31,8 +31,8 @@ from hwsim.mapper import Kernel
 
 PRODUCT, GATHERED, DIRECT = range(3)
 
-# cuDNN's implicit products, by the names of its kernels for 240 shapes on an H100: tiles on matrix units and on lanes,
-# channels of a step (a run of 32 fills half a line of the cache), slices of k where tiles are few.
+# cuDNN's implicit products, by the names of its kernels for 1,470 shapes on two H100: tiles on matrix units and on
+# lanes, channels of a step (a run of 32 fills half a line of the cache), slices of k where tiles are few.
 UNIT_TILES = [(rows, columns) for rows in (64, 128, 256) for columns in (32, 64, 128, 256) if rows * columns <= 2**15]
 LANE_TILES = [(32, 32), (128, 32), (256, 64)]
 UNIT_CHANNELS, LANE_CHANNELS = (32, 64), (8,)
@@ -56,29 +56,44 @@ LEAST_STEPS = 16.0  # of a slice of k
 PARTIAL_BYTES = 4.0  # of a partial sum in fp32
 PORT_BYTES = 64.0  # a clock between the cache and one unit
 # Runs of channels that neither fill half lines nor divide them take more lines and addresses; fewest are padded.
-WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 32, 1.8, 1.3
-LANE_INDEXING = {"nchw": 0.95, "nhwc": 0.5}  # share of issue slots that addresses leave to fp32 products
+WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.5, 1.35
+LANE_INDEXING = {"nchw": 0.75, "nhwc": 0.7}  # share of issue slots that addresses leave to fp32 products
+RESIDENT = np.clip(2**15 / (ROWS * COLUMNS), 1.0, 8.0)  # blocks that a unit holds, by their results
+STEP_CYCLES = (
+    400.0  # of a step on lanes in a block that has a unit to itself (k of 360 to 5,600, 1 to 100 blocks, H100)
+)
 LEAST_BYTES = 2
 LEAST_CHANNELS = 8  # fewer are padded to these, in a launch of its own where channels lie last
-MANY_CHANNELS = 128  # of fp32 and channels last, from which operands are copied to channels first and back
-COPY_SHARE = 0.5  # of bandwidth, for copies that transpose through shared memory
+# Most channels, taps with padding, and FLOPs of 16-bit products, channels first, that go on lanes as they are.
+LANE_MOST, LANE_TAPS, LANE_FLOPS = 8, 9, 4e9
+SINGLE = 32 * 32  # results of the only tile of these, and of fp32 with channels last
+MANY_TAPS, WARP_SHARE = 49.0, 0.55  # cuDNN runs so many without warpgroups; share of the peak that mma.sync reaches
+MANY_CHANNELS, MANY_ONE_TAP = (
+    32,
+    96,
+)  # of fp32, channels last, from which operands are copied to channels first and back
+COPY_SHARE, WIDE_COPY_SHARE = 0.65, 0.85  # of bandwidth, for copies that transpose through shared memory
 
 # Instructions of a lane per output and per tap of it: DepthwiseConv2d.cu (a thread an output, blocks of 1,024, four
-# divisions for its place) and cuDNN's by width, channels first or last; generic ones for other kernels than 1, 3 and 5,
-# and direct ones of grouped convolutions where one tap has a stride.
-TORCH, FIRST, LAST_HALF, LAST_WIDE = (165.0, 14.5), (45.0, 6.6), (20.0, 3.6), (60.0, 6.0)
-TORCH_GENERIC, LAST_GENERIC, LAST_STRIDED = (165.0, 18.0), (50.0, 17.0), (600.0, 0.0)
+# divisions for its place; generic ones for other kernels than 1, 3 and 5) and cuDNN's, channels first or last; of the
+# latter, on 16-bit numbers, ones for batches, and direct ones of groups for one tap of few channels or with a stride.
+TORCH, FIRST, LAST_HALF, LAST_WIDE = (165.0, 14.5), (45.0, 6.6), (20.0, 8.0), (45.0, 7.6)
+TORCH_GENERIC, LAST_HALF_GENERIC, LAST_WIDE_GENERIC = (165.0, 18.0), (20.0, 10.2), (20.0, 12.0)
+LAST_BATCH, LAST_BATCH_STRIDED, LAST_DIRECT = (36.0, 3.8), (50.0, 8.0), (600.0, 0.0)
 TORCH_THREADS, CUDNN_THREADS = 1024, 256
-LAST_OUTPUTS, TAP_CYCLES = 4, 50.0  # of a thread with channels last, one after the other; of one tap of theirs
+LAST_OUTPUTS, BATCH_OUTPUTS, TAP_CYCLES = 4.0, 16.0, 30.0  # of a thread, one after the other; of one tap of theirs
+BATCHED, DIRECT_CHANNELS = 8, 16  # images, from which there are kernels for batches; channels, up to which direct ones
 UNROLLED = (1, 9, 25)
+STRIDES = range(1, 5)
 FEWEST_CHANNELS = 32  # Convolution.cpp, use_cudnn_depthwise: below, and in other formats than fp16, torch's own kernel
 
 
 class Convolution(NamedTuple):
     """``batch`` products of m positions x n filters over ``taps`` runs of ``channels``, elements of ``element`` bytes.
 
-    ``copied`` are bytes that change their layout in ``copies`` launches. A direct kernel has ``outputs`` of
-    ``instructions`` each in blocks of ``threads``, which take ``cycles`` one after the other.
+    Those on ``lanes`` reach that share of their rate, some with a ``single`` tile. ``unread`` are bytes that a stride
+    leaves out, ``copied`` ones that change their layout in ``copies`` launches. A direct kernel has ``outputs`` of
+    ``instructions`` each in blocks of ``threads``, each of which makes so many in ``cycles``, one after the other.
     """
 
     way: Array
@@ -89,15 +104,18 @@ class Convolution(NamedTuple):
     channels: Array
     element: Array
     lanes: Array
+    single: Array
     slow: Array
     cut: Array
     aligned: Array
     offsets: Array
+    unread: Array
     copied: Array
     copies: Array
     outputs: Array
     instructions: Array
     threads: Array
+    each: Array
     cycles: Array
 
 
@@ -114,21 +132,30 @@ def shape(kernel: Kernel) -> Convolution:
     pointwise = taps == 1 and batch == 1 and narrow and not strided
     row = _positions(kernel, "in_size") if first else gcd(channels, n)
     aligned = gcd(int(max(LEAST_BYTES, row * element)), LOAD_BYTES)
+    few = not pointwise and first and _few(kernel, 2.0 * batch * m * n * taps * channels, taps, channels)
+    on_lanes = not narrow or few
+    turned = not first and not narrow and channels >= (MANY_CHANNELS if taps > 1 else MANY_ONE_TAP) and not depthwise
+    single = on_lanes and (narrow or not (first or turned))
     copies, copied = 0.0, 0.0
-    turned = not first and not narrow and channels >= MANY_CHANNELS and not depthwise
-    if turned or (first and narrow and not pointwise):
+    if turned or (first and not on_lanes and not pointwise):
         copies, copied = 3.0, kernel.nbytes
-    elif channels < LEAST_CHANNELS and narrow and not pointwise:
+    elif channels < LEAST_CHANNELS and not on_lanes and not pointwise:
         copies, copied = 1.0, kernel.read_bytes
-    lanes = LANE_INDEXING["nchw" if first or turned else "nhwc"] if not narrow else 0.0
-    slow = 1.0 if whole or not narrow else UNEVEN_COPIED if first else UNEVEN
+    lanes = LANE_INDEXING["nchw" if first or turned else "nhwc"] if on_lanes else 0.0
+    slow = 1.0 if whole or on_lanes else UNEVEN_COPIED if first else UNEVEN
     cut = max(GRADIENT_SLICES) if gradient else max(SLICES)
     way = DIRECT if depthwise else PRODUCT if pointwise else GATHERED
     outputs = float(batch) * m * n
-    instructions, threads, cycles = direct_kernel(kernel, first, taps, strided)
-    offsets = float(way == GATHERED and narrow and taps > 1)
-    sizes = (batch, m, n, taps, channels, element, lanes, slow, cut, aligned, offsets)
-    return Convolution._make((way, *sizes, copied, copies, outputs, instructions, threads, cycles))
+    direct = direct_kernel(kernel, first, taps, strided)
+    offsets = float(way == GATHERED and not on_lanes and taps > 1)
+    unread = _unread(kernel, first) if taps == 1 and not copies else 0.0
+    sizes = (batch, m, n, taps, channels, element, lanes, single, slow, cut, aligned, offsets, unread)
+    return Convolution._make((way, *sizes, copied, copies, outputs, *direct))
+
+
+def _few(kernel: Kernel, flops: float, taps: int, channels: int) -> bool:
+    """Whether cuDNN leaves 16-bit operands with channels first as they are, and multiplies on lanes."""
+    return channels <= LANE_MOST and flops <= LANE_FLOPS and (taps <= LANE_TAPS or not _padded(kernel))
 
 
 def product_of(kernel: Kernel) -> tuple[int, int, int, int, int]:
@@ -147,20 +174,55 @@ def product_of(kernel: Kernel) -> tuple[int, int, int, int, int]:
     return groups, targets, outputs, taps, inputs
 
 
-def direct_kernel(kernel: Kernel, first: bool, taps: int, strided: bool) -> tuple[float, float, float]:
-    """Instructions of an output, threads of a block and cycles that they take one after the other, where each channel
-    meets one filter of its own."""
+def direct_kernel(kernel: Kernel, first: bool, taps: int, strided: bool) -> tuple[float, float, float, float]:
+    """Instructions of an output, threads of a block, outputs of a thread one after the other, and cycles of each, where
+    each channel meets one filter of its own."""
     generic = taps not in UNROLLED
     half = kernel.work.dtype == "fp16" and kernel.size("in_channels") >= FEWEST_CHANNELS and not generic
     half = half and (kernel.size("batch", 1) == 1 or 2 * _positions(kernel, "out_size") > _positions(kernel, "in_size"))
     if first and not half:
-        each, threads, cycles = TORCH_GENERIC if generic else TORCH, TORCH_THREADS, 0.0
+        each, threads, outputs, cycles = TORCH_GENERIC if generic else TORCH, TORCH_THREADS, 1.0, 0.0
+    elif first:
+        each, threads, outputs, cycles = FIRST, CUDNN_THREADS, 1.0, 0.0
     else:
-        narrow = dtype(kernel.work.dtype).bytes_for(1) < 4
-        last = LAST_GENERIC if generic else LAST_HALF if narrow else LAST_WIDE
-        last = LAST_STRIDED if taps == 1 and strided else last
-        each, threads, cycles = (FIRST, CUDNN_THREADS, 0.0) if first else (last, CUDNN_THREADS, TAP_CYCLES * taps)
-    return each[0] + each[1] * taps, threads, cycles
+        each, outputs = _last(kernel, taps, strided)
+        threads, cycles = CUDNN_THREADS, TAP_CYCLES * taps
+    return each[0] + each[1] * taps, threads, outputs, cycles
+
+
+def _last(kernel: Kernel, taps: int, strided: bool) -> tuple[tuple[float, float], float]:
+    """Instructions of an output, and outputs of a thread, of cuDNN's direct kernels with channels last."""
+    if taps == 1 and strided:
+        return LAST_DIRECT, LAST_OUTPUTS
+    if dtype(kernel.work.dtype).bytes_for(1) >= 4:
+        return LAST_WIDE if taps in UNROLLED else LAST_WIDE_GENERIC, LAST_OUTPUTS
+    if taps == 1 and kernel.size("in_channels") <= DIRECT_CHANNELS:
+        return LAST_DIRECT, LAST_OUTPUTS
+    if kernel.size("batch", 1) < BATCHED:
+        return LAST_HALF if taps in UNROLLED else LAST_HALF_GENERIC, LAST_OUTPUTS
+    sizes = (_sizes(kernel, name) for name in ("in_size", "out_size", "kernel"))
+    strided = any(target < source - tap + 1 for source, target, tap in zip(*sizes, strict=True))
+    return LAST_BATCH_STRIDED if strided else LAST_BATCH, BATCH_OUTPUTS
+
+
+def _padded(kernel: Kernel) -> bool:
+    """Whether no stride gives the output's sizes without padding."""
+    sizes = (_sizes(kernel, name) for name in ("in_size", "out_size", "kernel"))
+    return any(
+        target not in {(source - tap) // stride + 1 for stride in STRIDES}
+        for source, target, tap in zip(*sizes, strict=True)
+    )
+
+
+def _unread(kernel: Kernel, first: bool) -> float:
+    """Bytes of the input that one tap with a stride leaves out: rows, and the places between those of a row where a
+    place has all its channels together."""
+    if kernel.attrs.get("transposed") or kernel.attrs.get("direction", "forward") != "forward":
+        return 0.0
+    inputs = float(max(1, kernel.size("batch", 1))) * kernel.size("in_channels", 1) * _positions(kernel, "in_size")
+    sizes = zip(_sizes(kernel, "out_size"), _sizes(kernel, "in_size"), strict=True)
+    taken = [min(1.0, target / source) for target, source in sizes]
+    return inputs * dtype(kernel.work.dtype).bytes_for(1) * (1.0 - prod(taken[:-1] if first else taken))
 
 
 def _sizes(kernel: Kernel, name: str) -> tuple[int, ...]:
@@ -174,6 +236,8 @@ def _positions(kernel: Kernel, name: str) -> int:
 
 def timing(x: Convolution, load: Load, chip: Chip) -> Timing:
     """Each kernel by its way."""
+    share = np.clip(1.0 - x.unread / np.maximum(load.read, 1.0), 0.0, 1.0)
+    load = load._replace(read=load.read * share, main_read=load.main_read * share)
     return by_way(x.way, WAYS, x, load, chip)
 
 
@@ -189,13 +253,12 @@ def as_product(x: Convolution, load: Load, chip: Chip) -> Timing:
 
 def direct(x: Convolution, load: Load, chip: Chip) -> Timing:
     """A lane for each output, no matrix units."""
-    each = np.where(x.cycles > 0, LAST_OUTPUTS, 1.0)
-    blocks = np.ceil(x.outputs / (each * x.threads))
+    blocks = np.ceil(x.outputs / (x.each * x.threads))
     sizes = grid(1.0, 1.0)._replace(
         blocks=blocks,
         threads=x.threads,
         instructions=x.instructions * x.outputs / LANES / blocks,
-        cycles=each * x.cycles,
+        cycles=x.each * x.cycles,
     )
     columns = Blocks(*(np.broadcast_to(np.asarray(size, dtype=float), x.m.shape) for size in sizes))
     return replace(spread(columns, load._replace(matmul=np.zeros_like(x.m)), chip), padding=0.0)
@@ -220,24 +283,29 @@ def gathered(x: Convolution, load: Load, chip: Chip) -> Timing:
 
 def walked(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array, Array, Array]:
     """Of the best tiles: seconds of the walk, those of its products alone, its FLOPs and the bytes it loads."""
-    b, m, n, taps, channels, element, lanes, slow, cut = (column[:, None] for column in x[1:10])
+    b, m, n, taps, channels, element, lanes, single, slow, cut = (column[:, None] for column in x[1:11])
     on_lanes = lanes > 0
-    share = np.where(on_lanes, lanes * chip["simt_share"] / _lane_cost(), chip["matmul_share"])
+    group = chip["matmul_share"] * np.where(taps >= MANY_TAPS, WARP_SHARE if chip.warpgroups else 1.0, 1.0)
+    share = np.where(on_lanes, lanes * chip["simt_share"] / _lane_cost(), group)
     whole = np.where(on_lanes, channels, np.maximum(channels, LEAST_CHANNELS))
     runs = np.where(on_lanes, taps * whole / DEPTH, taps * np.ceil(whole / DEPTH))
     steps = np.ceil(np.ceil(runs) / CUT)
     tiles = b * np.ceil(m / ROWS) * np.ceil(n / COLUMNS) * CUT
     waves = np.ceil(tiles / chip.units)
     lane = PORT_BYTES * chip.clock
-    products = 2 * ROWS * COLUMNS * DEPTH * chip.units / (load.matmul_rate[:, None] * share) * slow
+    rate = np.where(on_lanes, 2.0 * load.vector_rate[:, None], load.matmul_rate[:, None])
+    products = 2 * ROWS * COLUMNS * DEPTH * chip.units / (rate * share) * slow
     loads = (ROWS + COLUMNS) * DEPTH * element
     gathering = lane * chip["conv_share"] * np.where(min(UNIT_CHANNELS) == DEPTH, HALF_LINE, 1.0)
     step = np.maximum(products, loads / gathering * slow)
     source = np.asarray(chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency))[:, None]
-    store = waves * (ROWS * COLUMNS * element / (lane * chip["store_share"]) + TILE_ANSWERS * source)
+    turns = np.ceil(waves / RESIDENT)
+    store = waves * ROWS * COLUMNS * element / (lane * chip["store_share"]) + turns * TILE_ANSWERS * source
     sums = chip["slice_latency"] + 2 * PARTIAL_BYTES * CUT * b * m * n / chip.cache_bandwidth
-    walk = waves * steps * step + store + np.where(CUT > 1, sums, 0.0)
+    alone = np.where(on_lanes, STEP_CYCLES / chip.clock, 0.0)
+    walk = steps * np.maximum(waves * step, turns * alone) + store + np.where(CUT > 1, sums, 0.0)
     allowed = (on_lanes != ON_UNITS) & (cut >= CUT) & ((CUT == 1) | (steps >= LEAST_STEPS))
+    allowed &= (single == 0) | (ROWS * COLUMNS == SINGLE)
     best = np.argmin(np.where(allowed, walk, np.inf), axis=1)
     at = np.arange(len(best)), best
     work = 2 * tiles * ROWS * COLUMNS * steps * DEPTH
@@ -256,7 +324,7 @@ def copied(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array]:
     source = chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency)
     lost = 2 * x.copied * np.maximum(served, chip.missing(2 * x.copied))
     moving = np.maximum(2 * x.copied / chip.cache_bandwidth, lost / chip.main_bandwidth)
-    return x.copies * 2 * source + moving / COPY_SHARE, lost
+    return x.copies * 2 * source + moving / np.where(x.element < 4, COPY_SHARE, WIDE_COPY_SHARE), lost
 
 
 WAYS: Mapping[int, Callable[[Convolution, Load, Chip], Timing]] = {

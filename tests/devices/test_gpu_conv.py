@@ -86,3 +86,30 @@ def test_many_kernels_at_once_cost_what_they_cost_one_by_one():
     alone = [H200.estimate(kernel) for kernel in kernels]
     np.testing.assert_allclose([cost.seconds for cost in together], [cost.seconds for cost in alone])
     np.testing.assert_allclose([cost.joules for cost in together], [cost.joules for cost in alone])
+
+
+def test_one_tap_with_a_stride_leaves_out_what_lies_between():
+    strided = conv.shape(convolution(k=1, padding=0, stride=2))
+    assert strided.unread == 8 * 64 * (56 * 56 - 28 * 28) * 2
+    assert conv.shape(convolution(k=1, padding=0, stride=2, layout="nchw")).unread == 0.0  # copied whole
+    rows = conv.shape(convolution(k=1, padding=0, stride=2, layout="nchw", dtype="fp32")).unread
+    assert rows == 8 * 64 * (56 - 28) * 56 * 4  # whole rows alone
+    assert conv.shape(convolution(k=1, padding=0)).unread == conv.shape(convolution()).unread == 0.0
+
+
+def test_few_channels_first_stay_where_they_are():
+    small = {"c": 3, "o": 32, "h": 24, "w": 24, "layout": "nchw"}
+    x = conv.shape(convolution(**small))
+    assert (x.copies, x.single, x.lanes) == (0.0, True, conv.LANE_INDEXING["nchw"])
+    assert conv.shape(convolution(**small | {"k": 5, "padding": 2})).copies == 3.0
+    assert conv.shape(convolution(**small | {"k": 5, "padding": 0})).copies == 0.0
+    assert conv.shape(convolution(**small | {"h": 512, "w": 512, "o": 512})).copies == 3.0
+
+
+def test_depthwise_with_channels_last_has_kernels_for_batches():
+    sizes = {"groups": 64, "o": 64}
+    batch, single = (conv.shape(convolution(**sizes, n=n)) for n in (8, 4))
+    assert batch.instructions == pytest.approx(36 + 9 * 3.8)
+    assert single.instructions == pytest.approx(20 + 9 * 8.0)
+    assert conv.shape(convolution(**sizes, stride=2)).instructions > batch.instructions
+    assert conv.shape(convolution(**sizes, padding=0)).instructions == batch.instructions  # smaller, but no stride
