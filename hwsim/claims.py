@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -182,22 +183,39 @@ def read_claims(files: Iterable[Traversable | Path] | None = None) -> dict[str, 
             if claim.id in claims:
                 raise InputError(Problem(f"claim '{claim.id}' is there twice", str(file)))
             claims[claim.id] = claim
-    return dict(sorted(claims.items()))
+    return {name: claims[name] for name in sorted(claims, key=_by_number)}
 
 
-def check_claims(ids: Iterable[str] = (), claims: Mapping[str, ClaimFile] | None = None) -> list[Outcome]:
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """What sorts ids as people count: IN2 before IN10."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+def check_claims(
+    ids: Iterable[str] = (),
+    claims: Mapping[str, ClaimFile] | None = None,
+    listener: Callable[[str, float], None] = lambda doing, part: None,
+) -> list[Outcome]:
     """Every figure of the named claims (default: all) against its simulated value.
 
-    What is no id names all that continue it after a hyphen: ``LF6`` is ``LF6-CPU`` and ``LF6-IO``.
+    What is no id names all that continue it: ``LF6`` is ``LF6-CPU`` and ``LF6-IO``, ``LF`` is ``LF1`` to ``LF10``
+    too. The ``listener`` hears which claim is next and what share of the figures is done.
     """
     known = read_claims() if claims is None else claims
     chosen = [claim for name in ids for claim in _named(name, known)] or list(known)
-    return [_outcome(known[name], figure) for name in dict.fromkeys(chosen) for figure in known[name].figures]
+    wanted = [(known[name], figure) for name in dict.fromkeys(chosen) for figure in known[name].figures]
+    outcomes = []
+    for index, (claim, figure) in enumerate(wanted):
+        listener(claim.id, index / len(wanted))
+        outcomes.append(_outcome(claim, figure))
+    return outcomes
 
 
 def _named(name: str, known: Mapping[str, ClaimFile]) -> list[str]:
-    """The claim of that id; where there is none, those whose id continues it after a hyphen."""
-    found = [name] if name in known else [claim for claim in known if claim.startswith(f"{name}-")]
+    """The claim of that id; where there is none, those whose id continues it, but neither its number nor its word."""
+    word = r"\d" if name[-1:].isdigit() else r"[^\W\d_]"
+    continued = re.compile(rf"{re.escape(name)}(?!{word}).")
+    found = [name] if name in known else [claim for claim in known if name and continued.match(claim)]
     if not found:
         raise UnknownNameError("claim", name, known)
     return found

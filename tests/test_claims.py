@@ -64,9 +64,39 @@ def test_exact_claims_reproduce():
     assert not [f"{o.claim} {o.figure}: {o.simulated} {o.error}" for o in outcomes if not o.holds]
 
 
-def test_an_id_names_those_that_continue_it_and_no_longer_number():
-    assert {outcome.claim for outcome in check_claims(["HM1", "KD"])} == {"HM1", "KD-1"}
-    assert len(check_claims(["KD", "KD-1"])) == len(check_claims(["KD-1"]))
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("A1", {"A1"}),
+        ("A", {"A1", "A1-X", "A10", "A-Y"}),
+        ("B6", {"B6-CPU", "B6-IO"}),
+        ("B", {"B6-CPU", "B6-IO", "B60"}),
+        ("A1-X", {"A1-X"}),
+    ],
+)
+def test_what_is_no_id_names_those_that_continue_it(tmp_path, name, named):
+    ids = ("A1", "A1-X", "A10", "A-Y", "AB-1", "B6-CPU", "B6-IO", "B60")
+    known = {one: claims_of(tmp_path, figure(1, expression="1"), id=one)[one] for one in ids}
+    assert {outcome.claim for outcome in check_claims([name], known)} == named
+    assert len(check_claims([name, *named], known)) == len(named)
+
+
+@pytest.mark.parametrize("name", ["", "C", "A1-", "-"])
+def test_part_of_a_word_or_number_names_nothing(tmp_path, name):
+    known = claims_of(tmp_path, figure(1, expression="1"), id="CD1")
+    with pytest.raises(InputError, match="unknown claim"):
+        check_claims([name], known)
+
+
+def test_claims_are_in_the_order_of_their_numbers():
+    assert [name for name in read_claims() if re.fullmatch(r"IN\d+", name)] == [f"IN{n}" for n in range(1, 16)]
+
+
+def test_progress_is_told_figure_by_figure(tmp_path):
+    heard = []
+    known = claims_of(tmp_path, figure(1, expression="1"), {**figure(2, expression="2"), "name": "g"})
+    check_claims(claims=known, listener=lambda claim, part: heard.append((claim, part)))
+    assert heard == [("X-1", 0), ("X-1", 0.5)]
 
 
 def test_an_unknown_claim_names_the_nearest():

@@ -10,6 +10,7 @@ import typer
 
 from hwsim.commands import options
 from hwsim.commands.output import print_json, print_table, say
+from hwsim.commands.progress import Progress
 from hwsim.errors import CheckFailed
 from hwsim.units import format_quantity
 
@@ -26,7 +27,8 @@ def claims(
     """Published against simulated; exit code 1 where an exact claim does not hold."""
     from hwsim.claims import check_claims
 
-    outcomes = check_claims(ids or [])
+    with Progress("claim") as progress:
+        outcomes = check_claims(ids or [], listener=lambda claim, part: progress.done(part, claim))
     if json:
         print_json([{**asdict(o), "ratio": o.ratio, "holds": o.holds} for o in outcomes])
     else:

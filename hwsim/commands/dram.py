@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from time import monotonic
 from typing import Annotated, Any, Literal, Protocol, cast
 
 import typer
 
 from hwsim.commands import options
 from hwsim.commands.output import print_columns, print_json, print_table, say, shown
+from hwsim.commands.progress import Progress
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, parse
 
 MAX_QUEUE = 4096  # places, as in cards
-QUIET = 2.0  # seconds before progress is shown
 
 app = typer.Typer(help="DRAM: bandwidth, latency and energy by access pattern.")
 
@@ -141,7 +139,7 @@ def bench(
         "seed": seed,
         "controller": {name: value for name, value in chosen.items() if value is not None},
     }
-    with _Progress() as progress:
+    with Progress() as progress:
         found = _harness().bench(card, question, progress.done)
     if json:
         print_json(found)
@@ -192,30 +190,6 @@ def _harness() -> _Harness:
     from hwsim.registry import load_plugin
 
     return cast("_Harness", load_plugin("hwsim.harnesses", "dram"))
-
-
-class _Progress(AbstractContextManager["_Progress"]):
-    """A bar on stderr for what takes longer than two seconds."""
-
-    def __init__(self) -> None:
-        self.started = monotonic()
-        self.bar: Any = None
-
-    def done(self, part: float) -> None:
-        """Show the part that is done."""
-        if self.bar is None and monotonic() - self.started > QUIET and part < 1:
-            from rich.console import Console
-            from rich.progress import Progress
-
-            self.bar = Progress(console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task("simulating", total=1.0)
-        if self.bar is not None:
-            self.bar.update(self.task, completed=part)
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsim.commands.output import print_columns, print_json, records, say
+from hwsim.commands.progress import PATIENCE_S, PLAIN_S
 from hwsim.errors import PartialFailure
 from hwsim.units import format_seconds
 
 if TYPE_CHECKING:
     from hwsim.study import Progress, StudyRun
 
-PATIENCE_S = 2.0  # what takes longer shows its progress
-PLAIN_S = 5.0  # between two lines of progress where there is no terminal
 TELLING = 0.05  # the share of the cases after which their pace is known
 SHOWN = 60  # rows of a table for people
 
@@ -75,10 +74,14 @@ def _run(
             say(f"hwsim: interrupted: {stored} of {last[0].total} cases are stored; the same command does the others")
         raise
     counts = f"{done.ok} ok, {done.failed} failed, {done.cached} of them stored before"
-    say(f"{done.ok + done.failed} cases in {format_seconds(done.seconds)}: {counts}; results in {done.folder}")
+    say(f"{_cases(done.ok + done.failed)} in {format_seconds(done.seconds)}: {counts}; results in {done.folder}")
     if done.left_out:
-        say(f"{done.left_out} cases left out: their model does not have the phase")
+        say(f"{_cases(done.left_out)} left out: their model does not have the phase")
     return done
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'' if count == 1 else 's'}"
 
 
 def _preview(study: Path, out: Path | None, settings: list[str], jobs: int | None, json: bool) -> None:
@@ -98,7 +101,7 @@ def _preview(study: Path, out: Path | None, settings: list[str], jobs: int | Non
         _say_rest(len(rows))
     say(f"{states['to run']} to run, {states['cached']} cached, about {format_seconds(found.seconds)}")
     if found.plan.left_out:
-        say(f"{found.plan.left_out} cases left out: their model does not have the phase")
+        say(f"{_cases(found.plan.left_out)} left out: their model does not have the phase")
     for model, names in found.unmodelled.items():
         say(f"{model}: ops without a formula, charged their bytes only: {', '.join(names)}")
 
