@@ -72,8 +72,8 @@ def bound_shares(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def is_memory(resource: str) -> bool:
-    """Whether a binding resource moves bytes: a memory or a link."""
-    return resource not in NOT_MEMORY
+    """Whether a binding resource moves bytes: a memory or a link, be it of another device (`cpu.ddr`)."""
+    return resource.rpartition(".")[2] not in NOT_MEMORY
 
 
 def _line(group: pd.DataFrame, axis: Axis, names: tuple[str, str, int], resources: Sequence[str]) -> go.Scatter:

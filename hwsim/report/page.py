@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from plotly.offline import get_plotlyjs
 from hwsim.errors import InputError, Problem
 from hwsim.report import figures as draw
 from hwsim.report.frames import detailed, failed, finished, workload_text
+from hwsim.report.mapper_labels import short_labels
 from hwsim.report.provenance import MEANING, accuracy_text, mark_counts, sources_of
 from hwsim.report.stored import read_stored
-from hwsim.report.summary_table import summary_table
+from hwsim.report.summary_table import Table, summary_table
 from hwsim.report.theme import notes_of, template
 from hwsim.report.verdict import headline, strip_key, verdicts, warnings
 from hwsim.study.results import StudyResults
@@ -42,13 +44,15 @@ def build_page(folder: Path, images: Sequence[str] = ()) -> Path:
     stored = read_stored(folder)
     if stored.cases.empty:
         raise InputError(Problem("the results hold no cases", str(folder)))
+    table = summary_table(stored.cases, stored.record.get("study", {}).get("baseline"))
+    stored = _with_short_mappers(stored)
     wanted = [name for name in stored.record.get("study", {}).get("report", SECTIONS) if name in SECTIONS]
     charts = dict(_charts(stored, wanted))
     for name, figure in charts.items():
         for suffix in (".json", *images):
             draw.write_figure(figure, folder / FIGURES / f"{name}{suffix}")
     page = folder / PAGE
-    page.write_text(_render(stored, wanted, charts), "utf-8")
+    page.write_text(_render(stored, wanted, charts, table), "utf-8")
     return page
 
 
@@ -70,7 +74,15 @@ def _charts(stored: StudyResults, wanted: Sequence[str]) -> Iterator[tuple[str, 
             yield section, made
 
 
-def _render(stored: StudyResults, wanted: Sequence[str], charts: Mapping[str, go.Figure]) -> str:
+def _with_short_mappers(stored: StudyResults) -> StudyResults:
+    """The results with labels of mappers as people read them."""
+    if "mapper" not in stored.cases:
+        return stored
+    short, _ = short_labels(stored.cases["mapper"].astype(str))
+    return replace(stored, cases=stored.cases.assign(mapper=stored.cases["mapper"].astype(str).map(short)))
+
+
+def _render(stored: StudyResults, wanted: Sequence[str], charts: Mapping[str, go.Figure], table: Table) -> str:
     environment = Environment(loader=PackageLoader("hwsim.report", "."), autoescape=True, trim_blocks=True)
     environment.globals["count"] = lambda number, noun: f"{number} {noun}{'' if number == 1 else 's'}"
     study = stored.record.get("study", {})
@@ -86,7 +98,7 @@ def _render(stored: StudyResults, wanted: Sequence[str], charts: Mapping[str, go
         headline=headline(stored.cases, stored.cards),
         warnings=list(warnings(stored.cases, frame, stored.cards)),
         failures=_failures(stored.cases),
-        table=summary_table(stored.cases, study.get("baseline")),
+        table=table,
         sources=sources_of(stored.cards),
         counts=mark_counts(stored.cards),
         meaning=MEANING,

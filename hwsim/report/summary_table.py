@@ -9,6 +9,7 @@ from math import isfinite
 import pandas as pd
 
 from hwsim.report.frames import COUNTS, INPUTS, count_text, failed, number_text, workload_text
+from hwsim.report.mapper_labels import short_labels
 from hwsim.units import format_quantity, format_seconds
 
 MAX_ROWS = 1500
@@ -16,12 +17,13 @@ MAX_ROWS = 1500
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown, the exact value in its title, and what the column sorts by."""
+    """What is shown, the exact value in its title, and what the column sorts by; ``long`` text has several lines."""
 
     text: str
     title: str = ""
     key: str = ""
     number: bool = False
+    long: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,11 @@ def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
     headers += [(name, f"/ {baseline}") for name in ratios.columns]
     headers += [("bound by", ""), *((column.header, column.unit) for column in last)]
     lost = set(failed(cases).index)
+    mappers, shared = short_labels(cases["mapper"].astype(str)) if "mapper" in cases else ({}, "")
     rows: list[tuple[tuple[Cell, ...], str]] = []
     for (index, row), ratio in zip(cases.iloc[:MAX_ROWS].iterrows(), ratios.to_numpy(dtype=float), strict=False):
         number = str(row["case"])
-        cells = [Cell(number, key=number, number=True), *(_input(name, row[name]) for name in inputs)]
+        cells = [Cell(number, key=number, number=True), *(_input(name, row[name], mappers) for name in inputs)]
         if index in lost:
             rows.append((tuple(cells), str(row.get("error") or "failed")))
             continue
@@ -81,7 +84,10 @@ def summary_table(cases: pd.DataFrame, baseline: str | None) -> Table:
         rows.append((tuple(cells), ""))
     note = f"The first {MAX_ROWS} of {len(cases)} cases; all are in cases.parquet." if len(cases) > MAX_ROWS else ""
     constant = {name: cases[name].iloc[0] for name in INPUTS if name in cases and name not in inputs}
-    return Table(tuple(headers), tuple(rows), workload_text(constant), note)
+    if "mapper" in constant:
+        constant["mapper"] = mappers[str(constant["mapper"])]
+    alike = ", ".join(filter(None, (workload_text(constant), shared)))
+    return Table(tuple(headers), tuple(rows), alike, note)
 
 
 def _present(columns: Sequence[_Column], cases: pd.DataFrame) -> list[_Column]:
@@ -89,9 +95,11 @@ def _present(columns: Sequence[_Column], cases: pd.DataFrame) -> list[_Column]:
     return [column for column in columns if column.name in cases and cases[column.name].notna().any()]
 
 
-def _input(name: str, value: object) -> Cell:
+def _input(name: str, value: object, mappers: Mapping[str, str]) -> Cell:
     if name in COUNTS:
         return Cell(count_text(value), f"{value}", str(value), number=True)
+    if name == "mapper":
+        return Cell(mappers[str(value)], str(value), long=True)
     return Cell(str(value))
 
 

@@ -94,15 +94,19 @@ def _phases(
         job = phase if phase in best else next(iter(best), "")
         figure, setting = best.pop(job, ("", ""))
         text = f"{job}: {figure}" if several and job != phase and figure else figure
-        yield PhaseVerdict(str(phase), parts, _bound(shares, alike, card), text, setting, tuple(_moves(shares)))
+        yield PhaseVerdict(
+            str(phase), parts, _bound(shares, alike, card), text, setting, tuple(_moves(shares, alike, card))
+        )
 
 
 def _hues(frame: pd.DataFrame) -> dict[str, str]:
-    """A colour per binding resource: memories and links share a family of colours."""
+    """A colour per binding resource: memories and links share a family of colours, units of all devices have one."""
     if frame.empty:
         return dict(HUES)
-    memories = [name for name in dict.fromkeys(frame["bound"]) if is_memory(str(name))]
-    return HUES | {str(name): MEMORY_HUES[i % len(MEMORY_HUES)] for i, name in enumerate(memories)}
+    names = [str(name) for name in dict.fromkeys(frame["bound"])]
+    units = {name: HUES.get(name.rpartition(".")[2], GREY) for name in names if not is_memory(name)}
+    memories = [name for name in names if is_memory(name)]
+    return HUES | units | {name: MEMORY_HUES[i % len(MEMORY_HUES)] for i, name in enumerate(memories)}
 
 
 def mean_shares(kernels: pd.DataFrame) -> dict[str, float]:
@@ -155,15 +159,29 @@ def _best(done: pd.DataFrame, cases: pd.DataFrame) -> tuple[str, str]:
     return time, inputs
 
 
-def _moves(shares: Mapping[str, float]) -> Iterator[str]:
-    """What the largest shares respond to; twice a rate saves at most half of the share that it binds (Amdahl)."""
+def _moves(shares: Mapping[str, float], kernels: pd.DataFrame, card: Card | None) -> Iterator[str]:
+    """What the largest shares respond to; twice a rate saves at most half of the share that it binds (Amdahl), and
+    without a limit of power the other roofs are left."""
     for name, share in list(shares.items())[:2]:
+        if name == "power" and card is not None:
+            share = _above_roofs(kernels, card)
         if share < WORTH:
             continue
         if name in ADVICE:
             yield f"{ADVICE[name]}: −{share:.0%} time"
         else:
             yield f"2× {name} {'bandwidth' if is_memory(name) else 'rate'}: −{share / 2:.0%} time"
+
+
+def _above_roofs(kernels: pd.DataFrame, card: Card) -> float:
+    """The share of the time that kernels bound by power take beyond the time at the card's peaks, the mean of cases."""
+    roofs = ("matmul", *(memory.name for memory in card.memories))
+    saved = []
+    for _, case in kernels.groupby("case"):
+        bound = case[case["bound"] == "power"]
+        near = max(filter(None, (closeness(name, bound, card) for name in roofs)), default=0.0)
+        saved.append((1 - near) * float(bound["seconds"].sum()) / max(float(case["seconds"].sum()), 1e-300))
+    return sum(saved) / max(1, len(saved))
 
 
 def warnings(cases: pd.DataFrame, frame: pd.DataFrame, cards: Mapping[str, Card]) -> Iterator[tuple[str, str]]:

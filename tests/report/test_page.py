@@ -148,6 +148,13 @@ class TestTable:
     def test_what_all_cases_share_is_said_once(self, stored: Any) -> None:
         assert summary_table(stored.cases, None).constant == "decode, bf16, auto"
 
+    def test_mappers_are_told_apart_by_the_options_that_differ(self, stored: Any) -> None:
+        labels = [f"offload[weights=[{share}, 0, 0],batches=3]" for share in range(len(stored.cases))]
+        table = summary_table(stored.cases.assign(mapper=labels), None)
+        cell = table.rows[1][0][table.headers.index(("mapper", ""))]
+        assert (cell.text, cell.title, cell.long) == ("offload: weights 1/0/0", labels[1], True)
+        assert table.constant.endswith("offload: batches 3")
+
 
 class TestVerdict:
     def test_it_says_what_binds_how_close_and_what_would_help(self, stored: Any) -> None:
@@ -158,6 +165,13 @@ class TestVerdict:
         assert phase.moves[0] == "2× matmul rate: −25% time"
         assert phase.best == "1,000 tokens/s"
         assert (first.ok, first.failed) == (5, 1)
+
+    def test_more_power_helps_only_down_to_the_other_roofs(self, stored: Any) -> None:
+        bound = stored.kernels["bound"].replace("matmul", "power")
+        kernels = stored.kernels.assign(bound=bound, hbm_traffic=0.0)
+        (first, *_) = verdicts(stored.cases, detailed(stored.cases, kernels), stored.cards)
+        # Half of the time is bound by power, at 10 % of what the matrix units could do.
+        assert first.phases[0].moves[0] == "a higher power limit: −45% time"
 
     def test_the_leader_is_found_over_the_jobs_that_all_did(self) -> None:
         rows = [("a", 1, 1.0), ("b", 1, 2.0), ("a", 2, 8.0), ("b", 2, 2.0), ("b", 4, 1e-9)]
