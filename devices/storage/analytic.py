@@ -9,7 +9,8 @@ analysis (Reiser and Lavenberg, JACM 1980), with the remaining half of a service
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil, exp
+from math import ceil, exp, gcd, inf
+from statistics import fmean as mean
 from typing import TYPE_CHECKING
 
 from hwsim.devices.storage.drive import Drive
@@ -18,25 +19,33 @@ if TYPE_CHECKING:
     from hwsim.devices.storage.load import Load
 
 DOORBELL, POINTER, COMPLETION, COMMAND = 2, 4, 16, 64
-ROUNDS = 200
+ROUNDS, HALVINGS = 200, 50
+OPEN = 1.0
+"""Blocks that two open ones lack on average: they are half full."""
+MOST_AMPLIFICATION = 1e3
+WINDOW = (0.2, 0.9)
+"""The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Station:
     """``servers`` alike that requests choose among; ``seconds`` is what one request asks of all of them together.
 
-    ``chosen`` by the address: requests may meet at one server while others are idle.
+    ``chosen`` by the address: requests may meet at one server while others are idle; ``visit`` is then how long one
+    that is met stays. ``flash`` or before it.
     """
 
     name: str
     seconds: float
     servers: float
     chosen: bool = False
+    visit: float = 0.0
+    flash: bool = False
 
     @property
-    def rate(self) -> float:
-        """Requests per second at most."""
-        return self.servers / self.seconds if self.seconds else float("inf")
+    def load(self) -> float:
+        """Seconds of one server per request."""
+        return self.seconds / self.servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,96 +62,163 @@ class Answer:
 def analyse(drive: Drive, load: Load) -> Answer:
     """The closed forms' answer for a load."""
     waf = amplification(drive, load)
-    share = load.reads
-    read_stations, read_time = reading(drive, load.bs)
-    write_stations, write_time = writing(drive, load.bs, waf)
+    reads, read_time = reading(drive, load)
+    writes, write_time = writing(drive, load, waf)
     if drive.ftl.mapping_cache:
         miss = missed(drive, load)
-        read_stations, read_time = _with_map(drive, read_stations, read_time, miss, True)
-        write_stations, write_time = _with_map(drive, write_stations, write_time, miss, drive.cache.capacity == 0)
-    stations = [
-        _mixed(one, other, share, load.random) for one, other in zip(read_stations, write_stations, strict=True)
-    ]
-    rest = share * read_time + (1 - share) * write_time
-    throughput, bound = _solve(stations, rest, load.depth)
+        reads, read_time = _with_map(drive, load, reads, read_time, miss, True)
+        writes, write_time = _with_map(drive, load, writes, write_time, miss, drive.cache.capacity == 0)
+    rest = load.reads * read_time + (1 - load.reads) * write_time
+    stations = list(zip(reads, writes, strict=True))
+    throughput, bound = _solve(drive, load, stations, rest)
+    if drive.cache.capacity and load.reads < 1:
+        early, early_bound = _solve(drive, load, stations, rest, absorbing=True)
+        taken = absorbed(drive, load, early, throughput)
+        if taken > 0.5:
+            bound = early_bound
+        throughput = 1 / (taken / early + (1 - taken) / throughput)
     return Answer(throughput, throughput * load.bs, load.depth / throughput, bound, waf)
 
 
-def _mixed(one: Station, other: Station, share: float, random: bool) -> Station:
-    """The station of a mix of reads and writes, as many servers as the more parallel of both."""
-    servers = max(one.servers, other.servers)
-    seconds = servers * (share * one.seconds / one.servers + (1 - share) * other.seconds / other.servers)
-    return Station(one.name, seconds, servers, (one.chosen if share else other.chosen) and random)
+def absorbed(drive: Drive, load: Load, early: float, late: float) -> float:
+    """The share of the requests from which rates are taken that the write cache takes before it is full.
+
+    It fills at the rate at which requests are taken less that at which the flash takes them.
+    """
+    if early <= late * (1 + 1e-9):
+        return 0.0
+    held = drive.cache.capacity / load.bs / (1 - load.reads)
+    full = held / (1 - late / early) / load.count
+    first, last = WINDOW
+    return min(1.0, max(0.0, (full - first) / (last - first)))
 
 
 def missed(drive: Drive, load: Load) -> float:
-    """Reads of the table per request: of entries that are not cached, or of each page of the table once in order."""
+    """The share of requests that wait for reads of the table: of entries that are not cached."""
     ftl = drive.ftl
     units = max(1.0, load.bs / ftl.mapping_unit)
     if not load.random:
-        return units * ftl.mapping_stored / drive.nand.page
+        return min(1.0, load.bs / ftl.mapping_unit / ftl.mapping_line)
     used = (load.size or drive.capacity) / ftl.mapping_unit
     held = ftl.mapping_cache / ftl.mapping_entry
     return max(0.0, 1 - held / used) if load.count > held / units else 1.0
 
 
 def _with_map(
-    drive: Drive, stations: list[Station], alone: float, miss: float, waits: bool
+    drive: Drive, load: Load, stations: list[Station], alone: float, miss: float, waits: bool
 ) -> tuple[list[Station], float]:
-    """Stations and time with ``miss`` reads of the table, which the request waits for or not."""
+    """Stations and time with ``miss`` reads of the table; in order, all in flight wait for one and the same."""
     nand = drive.nand
     moved = nand.codeword * drive.byte_seconds
-    read = drive.bus.read + sum(nand.reads) / len(nand.reads) + moved
+    read = drive.bus.read + mean(nand.reads) + moved
+    shared = miss if load.random else miss / load.depth
     extra = {"channels": drive.bus.read + moved, "dies": read}
-    found = [replace(one, seconds=one.seconds + miss * extra.get(one.name, 0.0)) for one in stations]
+    found = [replace(one, seconds=one.seconds + shared * extra.get(one.name, 0.0)) for one in stations]
     return found, alone + (miss * read if waits else 0.0)
 
 
-def reading(drive: Drive, nbytes: int) -> tuple[list[Station], float]:
-    """The stations of a read, and the time of one alone that is not at a station."""
-    nand = drive.nand
-    pages = max(1, ceil(nbytes / nand.page))
-    moved = pages * ceil(min(nbytes, nand.page) / nand.codeword) * nand.codeword
-    per_page = drive.bus.read + moved / pages * drive.byte_seconds
-    read = sum(nand.reads) / len(nand.reads)
-    held = drive.bus.read + read + (0.0 if nand.cache_read else per_page - drive.bus.read)
-    luns = drive.luns * (nand.planes if nand.independent_planes else 1)
-    up = message(drive, nbytes) + message(drive, COMPLETION) + message(drive, POINTER)
+def touched(nbytes: int, part: int) -> float:
+    """Parts that a request touches on average, which begins at a multiple of its size."""
+    return (nbytes + part - gcd(nbytes, part)) / part
+
+
+def reading(drive: Drive, load: Load) -> tuple[list[Station], float]:
+    """The stations of a read, and the time of one alone.
+
+    Data lie in rows, as a sequential fill puts them: those of a row on one die, row after row on other channels. Random
+    overwrites leave each mapping unit on a page of its own.
+    """
+    nand, nbytes = drive.nand, load.bs
+    scattered = load.prepared(drive) == "steady"
+    row, page = (drive.ftl.mapping_unit,) * 2 if scattered else (drive.row, nand.page)
+    rows, pages = touched(nbytes, row), touched(nbytes, page)
+    moved = touched(nbytes, nand.codeword) / pages * nand.codeword * drive.byte_seconds
+    array = mean(nand.reads) + nand.retry_rate * nand.retry
+    in_order = (load.iodepth * nbytes + row - gcd(nbytes, row)) / row
+    spread = inf if load.random else load.numjobs * in_order
+    # Planes that read at the same time: each for itself, or by one command, for one request or for those in order.
+    planes = max(1.0, min(drive.width, pages / rows))
+    together = planes if load.random else max(1.0, min(drive.width, load.iodepth * pages / in_order))
+    held = drive.bus.read + array / (1 if nand.independent_planes else together) + (0.0 if nand.cache_read else moved)
+    luns = min(drive.luns, spread) * (nand.planes if nand.independent_planes else 1)
     stations = [
         Station("firmware", drive.nvme.read_time, drive.nvme.cores),
-        Station("link", up, 1),
-        Station("channels", pages * per_page, nand.channels, True),
-        Station("dies", pages * held, luns, True),
+        Station("memory", 0.0, 1),
+        Station("link to host", message(drive, nbytes) + message(drive, COMPLETION) + message(drive, POINTER), 1),
+        Station("link to drive", down(drive), 1),
+        Station(
+            "channels",
+            pages * (drive.bus.read + moved),
+            min(nand.channels, spread),
+            True,
+            pages * (drive.bus.read + moved),
+            True,
+        ),
+        Station("dies", pages * held, luns, True, pages * held, True),
     ]
-    at_once = min(pages, nand.channels)
-    together = drive.bus.read + read + ceil(pages / nand.channels) * (per_page - drive.bus.read)
-    alone = drive.nvme.read_latency + down(drive) + drive.nvme.read_time + up + together
-    # What one request alone takes beyond the stations' shares of it, which overlap for its pages.
-    return stations, alone if at_once else 0.0
+    rounds, per_row = ceil(pages / rows / planes), pages / rows
+    crowd = rows / min(rows, nand.channels)
+    alone = rounds * array + (min(planes, per_row) if nand.cache_read else per_row) * moved * crowd
+    alone = drive.bus.read + max(alone, array + per_row * moved * crowd)
+    ways = down(drive) + stations[2].seconds
+    return stations, drive.nvme.read_latency + drive.nvme.read_time + ways + alone
 
 
-def writing(drive: Drive, nbytes: int, waf: float) -> tuple[list[Station], float]:
-    """The stations of a write, and the time of one alone."""
-    nand = drive.nand
+def writing(drive: Drive, load: Load, waf: float) -> tuple[list[Station], float]:
+    """The stations of a write, and the time of one alone; without a write cache each fills rows of its own."""
+    nand, nbytes, width = drive.nand, load.bs, drive.width
     buffered = drive.cache.capacity > 0
-    row = drive.row if buffered else min(drive.row, ceil(nbytes / nand.page) * nand.page)
-    rows = max(nbytes, 0 if buffered else min(nbytes, row)) / row * waf
-    program = sum(nand.programs) / len(nand.programs)
-    data = row * drive.byte_seconds
-    command = drive.row_pages * (drive.bus.program + (drive.width - 1) * drive.bus.further_program)
-    moves = (
-        max(0.0, waf - 1) * nbytes / nand.page * (sum(nand.reads) / len(nand.reads) + nand.page * drive.byte_seconds)
-    )
+    filled = touched(nbytes, drive.row) if drive.ftl.static else ceil(nbytes / drive.row)
+    rows = nbytes / drive.row if buffered else filled
+    data = nbytes / rows * drive.byte_seconds
+    command = drive.row_pages * (drive.bus.program + (width - 1) * drive.bus.further_program)
+    program = data + command + mean(nand.programs)
+    channel, die = collecting(drive, waf)
+    units = rows * drive.row / drive.ftl.mapping_unit
+    chosen = not buffered and drive.ftl.static
+    memory = memory_seconds(drive, nbytes) if buffered else 0.0
+    up = 2 * message(drive, POINTER) + message(drive, COMPLETION)
+    downs = message(drive, nbytes) + message(drive, COMMAND) + 2 * message(drive, DOORBELL)
     stations = [
         Station("firmware", drive.nvme.write_time, drive.nvme.cores),
-        Station("link", message(drive, nbytes) + message(drive, COMMAND) + 2 * message(drive, DOORBELL), 1),
-        Station("channels", rows * (data + command), nand.channels, not buffered),
-        Station("dies", rows * (data + command + program) + moves, drive.luns, not buffered),
+        Station("memory", memory, 1),
+        Station("link to host", up, 1),
+        Station("link to drive", downs, 1),
+        Station(
+            "channels", rows * waf * (data + command) + units * channel, nand.channels, chosen, data + command, True
+        ),
+        Station("dies", rows * waf * program + units * die, drive.luns, chosen, program, True),
     ]
-    dram = drive.cache.latency + (nbytes / drive.cache.bandwidth if drive.cache.bandwidth else 0.0)
-    flash = dram if buffered else data + command + program
     ways = down(drive) + message(drive, POINTER) + message(drive, nbytes) + message(drive, COMPLETION)
+    flash = memory if buffered else program * ceil(rows / nand.channels)
     return stations, drive.nvme.write_latency + drive.nvme.write_time + ways + flash
+
+
+def collecting(drive: Drive, waf: float) -> tuple[float, float]:
+    """Seconds of a channel and of a die that collection takes per mapping unit that a host writes.
+
+    For each, waf - 1 units are read and moved. Victims have a share x = 1 - 1 / waf of valid units, so that of a page
+    of m units a part 1 - (1 - x)^m is read: once, for m x units. Each block is erased after so many units.
+    """
+    nand, unit = drive.nand, drive.ftl.mapping_unit
+    moved, valid, many = waf - 1, 1 - 1 / waf, nand.page // unit
+    pages = moved * (1 - (1 - valid) ** many) / (many * valid) if moved > 0 else 0.0
+    nbytes = pages * nand.page if drive.mechanics.whole_page_moves else moved * unit
+    leaving = pages * drive.bus.read + nbytes * drive.byte_seconds
+    erases = waf * unit / (nand.pages * nand.page * drive.width) if moved > 0 else 0.0
+    array = pages * (mean(nand.reads) + nand.retry_rate * nand.retry) / drive.width
+    busy = array + erases * nand.erase + (pages * drive.bus.read if nand.cache_read else leaving)
+    return leaving + erases * drive.bus.erase, busy
+
+
+def memory_seconds(drive: Drive, nbytes: int) -> float:
+    """An access to the drive's memory; larger ones as MQSim counts them, where the drive is told so."""
+    cache = drive.cache
+    row = cache.row if drive.mechanics.halved_dram_rows else 0
+    if row == 0 or nbytes <= row:
+        return cache.latency + nbytes / cache.bandwidth
+    halves = nbytes // row // 2
+    return 2 * cache.latency + halves * (row / cache.bandwidth + cache.precharge) + nbytes % row / cache.bandwidth
 
 
 def message(drive: Drive, nbytes: int) -> float:
@@ -159,37 +235,62 @@ def amplification(drive: Drive, load: Load) -> float:
     """Write amplification of random overwrites in the steady state, 1 where nothing is collected.
 
     With space r = physical over logical bytes, victims are found with a share x of valid data where r (1 - x) =
-    -ln x (Desnoyers, SYSTOR'12, for blocks taken in order; greedy does a little better): amplification 1 / (1 - x).
+    -ln x (Desnoyers, SYSTOR'12, for blocks taken in order; greedy collection finds better ones, the less so the larger
+    blocks are): amplification 1 / (1 - x). Free blocks that collection keeps, and the open ones, hold no data.
     """
     if load.reads == 1 or not load.random or load.prepared(drive) != "steady":
         return 1.0
-    kept = 2 + drive.ftl.start * drive.nand.blocks
-    ratio = max(1.0, 1 - kept / drive.nand.blocks) / (1 - drive.ftl.over_provisioning)
-    valid = 0.5
+    ratio = usable(drive, drive.nand.blocks) / (1 - drive.ftl.over_provisioning)
+    low, high = 1 / MOST_AMPLIFICATION, 1.0
+    for _ in range(HALVINGS):
+        free = (low + high) / 2
+        low, high = (free, high) if 1 - free > exp(-ratio * free) else (low, free)
+    return 1 / high
+
+
+def usable(drive: Drive, blocks: int) -> float:
+    """The share of so many blocks of a group that holds data: not those that collection keeps, nor what is open."""
+    opened = OPEN + drive.mechanics.open_map_block
+    return 1 - (max(drive.ftl.reserve, 1) + opened) / blocks
+
+
+def _solve(
+    drive: Drive, load: Load, stations: list[tuple[Station, Station]], alone: float, absorbing: bool = False
+) -> tuple[float, str]:
+    """Requests per second with so many in flight, and the station that binds, or "depth".
+
+    Stations of reads and of writes are the same servers. ``absorbing``: the write cache takes writes as they come.
+    """
+    share, depth = load.reads, load.depth
+    loads = {
+        one.name: share * one.load + (0.0 if absorbing and other.flash else (1 - share) * other.load)
+        for one, other in stations
+    }
+    name = max(loads, key=loads.__getitem__)
+    most = 1 / loads[name]
+    throughput = min(depth / alone, most)
     for _ in range(ROUNDS):
-        valid = exp(-ratio * (1 - valid)) if ratio > 1 else 1.0
-    return 1.0 / max(1e-3, 1 - valid)
+        others = (depth - 1) / depth * throughput
+        waits = sum(_wait(drive, share, one, other, others) for one, other in stations)
+        throughput = min(0.5 * throughput + 0.5 * depth / (alone + waits), most)
+    return throughput, name if throughput > 0.85 * most else "depth"
 
 
-def _solve(stations: list[Station], alone: float, depth: int) -> tuple[float, str]:
-    """Requests per second with ``depth`` in flight, and the station that binds, or "depth"."""
-    slowest = min(stations, key=lambda station: station.rate)
-    throughput = min(depth / alone, slowest.rate)
-    for _ in range(ROUNDS):
-        waits = 0.0
-        for station in stations:
-            if station.seconds == 0:
-                continue
-            busy = min(1.0, throughput / station.rate)
-            others = (depth - 1) / depth * throughput
-            if station.chosen:
-                waits += _wait(station, others, busy)
-        throughput = min(0.5 * throughput + 0.5 * depth / (alone + waits), slowest.rate)
-    bound = slowest.name if throughput > 0.85 * slowest.rate else "depth"
-    return throughput, bound
+def _wait(drive: Drive, share: float, one: Station, other: Station, rate: float) -> float:
+    """Mean wait of a request before one of a station's servers, which the others load at ``rate``.
 
-
-def _wait(station: Station, others: float, busy: float) -> float:
-    """Mean wait before one of a station's servers, found by the rest of the requests (M/D/1, its length bounded)."""
-    load = min(0.98, others / station.rate)
-    return station.seconds * load / (2 * (1 - load)) * min(1.0, 2 * busy)
+    Reads go first, but wait for the write that is being served (Cobham, Operations Research 1954), where it does not
+    give way to them: W = R / (1 - load of reads), with R the mean rest of what is found in service. A read that finds a
+    server free in a short queue waits less than this.
+    """
+    reads = min(0.98, rate * share * one.load)
+    writes = min(1 - reads, rate * (1 - share) * other.load)
+    gives_way = drive.nand.suspend_programs and one.name == "dies"
+    rest = writes * (drive.nand.suspend if gives_way else other.visit / 2)
+    wait = 0.0
+    if one.chosen:
+        wait += share * (reads * one.visit / 2 * min(1.0, 2 * reads) + rest) / (1 - reads)
+    if other.chosen:
+        full = min(0.98, reads + writes)
+        wait += (1 - share) * (reads * one.visit + writes * other.visit) / 2 / (1 - full) * min(1.0, 2 * full)
+    return wait

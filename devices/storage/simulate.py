@@ -7,6 +7,7 @@ from math import ceil
 
 import numpy as np
 
+from hwsim.devices.storage.analytic import WINDOW, usable
 from hwsim.devices.storage.build import Span, build
 from hwsim.devices.storage.drive import Drive
 from hwsim.devices.storage.ftl import close_rows, fill
@@ -20,14 +21,13 @@ from hwsim.errors import CheckFailed, InputError, Problem
 
 MOST_SLOTS = 2**26
 """Physical mapping units of a drive that is simulated with all its blocks; a fill gets by with `FILLED_SLOTS`."""
-FILLED_SLOTS = 2**23
-LEAST_BLOCKS, LEAST_ROWS = 256, 16
-WINDOW = (0.2, 0.9)
-"""The completions that rates and mean times are taken over: what fills and what drains the queues is left out."""
+FILLED_SLOTS = 2**21
+LEAST_BLOCKS, LEAST_BLOCK_SLOTS = 256, 256
+"""Of a group, and of a block: with smaller ones collection finds victims that larger drives do not have."""
 STEP_REQUESTS, STEP_UNITS = 20_000, 2**19
 """Requests, and mapping units of a fill, between two words on how far a run is."""
-STEADY_PASSES = 3
-"""How often the drive is overwritten at random until its write amplification is steady."""
+STEADY_PARTS, MOST_PASSES, SETTLED = 4, 4, 0.03
+"""A drive is overwritten at random, part by part, until amplification changes less than that from part to part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,9 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     # Collection keeps some blocks however few are simulated: the spare ones must be more than those.
     needed = ceil(2 * (drive.ftl.reserve + 3) / max(drive.ftl.over_provisioning, 1e-9))
     blocks = min(nand.blocks, max(LEAST_BLOCKS, needed, most // rows))
-    rows = min(rows, max(LEAST_ROWS, most // blocks))
+    rows = min(rows, max(ceil(LEAST_BLOCK_SLOTS * unit / drive.row), most // blocks))
     scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
-    held = int(capacity * scale) // unit * unit
+    held = int(capacity * scale * (usable(drive, blocks) / usable(drive, nand.blocks) if whole else 1.0)) // unit * unit
     size = max(load.bs, int(size * scale) // load.bs * load.bs) if whole else min(size, held)
     return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
@@ -166,11 +166,29 @@ def prepare(state: Ints, prepared: Precondition, size: int, tell: Tell = silent)
     whole = int(state[K.LPNS])
     _fill(state, whole if prepared in ("fill", "steady") else units, False, Steps(tell, "mapping units filled"))
     if prepared == "steady":
-        _fill(state, STEADY_PASSES * whole, True, Steps(tell, "mapping units overwritten"))
+        _overwrite(state, whole, Steps(tell, "mapping units overwritten"))
     close_rows(words(state))
     if state[K.PARTIAL]:
         state[state[K.SECTORS_AT] : state[K.L2P_AT]] = (1 << (state[K.SLOT_BYTES] // 512)) - 1
     state[N.READS : N.READS + len(N)] = 0
+
+
+def _overwrite(state: Ints, whole: int, steps: Steps) -> None:
+    """Overwrite at random until as much is collected for a part of the drive as for the one before.
+
+    It ends with as few free blocks as collection lets a group have, as under writes that do not pause.
+    """
+    part, before = -(-whole // STEADY_PARTS), -1
+    start = int(state[K.GC_START])
+    state[K.GC_START] = state[K.GC_STOP]
+    for _ in range(STEADY_PARTS * MOST_PASSES):
+        moved = int(state[N.GC_SLOTS])
+        _fill(state, part, True, steps)
+        moved = int(state[N.GC_SLOTS]) - moved
+        if state[M.FAULT] or (moved and abs(moved - before) < SETTLED * (part + moved)):
+            break
+        before = moved
+    state[K.GC_START] = start
 
 
 def _fill(state: Ints, count: int, random: bool, steps: Steps) -> None:
