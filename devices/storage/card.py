@@ -160,9 +160,7 @@ class EnergyFile(Strict):
 class EngineFile(Strict):
     """An engine beside the channels."""
 
-    dram_bandwidth: Rate
     dma_bandwidth: Rate
-    peer_bandwidth: Rate
 
 
 class MechanicsFile(Strict):
@@ -304,7 +302,7 @@ def _drive(file: DriveFile) -> Drive:
         pcie=Pcie(_whole(pcie.lanes), lane, _whole(pcie.payload), _whole(pcie.overhead)),
         energy=Energy(**figures),
         mechanics=Mechanics(**file.mechanics.model_dump()),
-        engine=Engine(*(_value(getattr(engine, field.name)) for field in fields(Engine))) if engine else None,
+        engine=Engine(_value(engine.dma_bandwidth)) if engine else None,
         figures=dict(figures_in(file)),
         sources={key: source.title for key, source in file.sources.items()},
     )

@@ -144,11 +144,9 @@ class Energy:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What computes beside the channels: its memory and its way to the flash, B/s, and to a peer."""
+    """What computes beside the channels: its way to the flash, B/s. Its memory and links are on the device's card."""
 
-    dram_bandwidth: float
     dma_bandwidth: float
-    peer_bandwidth: float
 
 
 @dataclass(frozen=True, slots=True)

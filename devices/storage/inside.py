@@ -37,10 +37,13 @@ class Rates:
         piece = min(granule, nand.page) if granule else nand.page
         moved = ceil(piece / nand.codeword) * nand.codeword * self.drive.byte_seconds
         array = sum(nand.reads) / len(nand.reads) + nand.retry_rate * nand.retry
-        at_once = nand.planes if nand.independent_planes or not granule or granule > nand.page else 1
-        channel = (bus.read + moved) / nand.channels
-        die = (bus.read + array + (0.0 if nand.cache_read else moved)) / (self.drive.luns * at_once)
-        return float(piece / max(channel, die))
+        together = 1 if nand.independent_planes or 0 < granule <= nand.page else nand.planes
+        command = (bus.read + (together - 1) * bus.further_read) / together
+        channel = (command + moved) / nand.channels
+        # Planes that read by one command begin again when the last page of them all has left.
+        die = command + array / together + (0.0 if nand.cache_read else moved)
+        at_once = nand.planes if nand.independent_planes else 1
+        return float(piece / max(channel, die / (self.drive.luns * at_once)))
 
     def _written(self) -> float:
         """Rows, one after the other: rate = row / max(channel time / channels, die time / dies)."""

@@ -160,7 +160,7 @@ def endurance(outcome: Outcome) -> dict[str, float | None]:
 
 
 def energy(outcome: Outcome) -> dict[str, float]:
-    """Joules by part: operations x energies of the card, bytes x energies, power x time."""
+    """Joules by part: operations x energies of the card, bytes x energies, power x time, or time with work to do."""
     drive, count, state = outcome.drive, outcome.count, outcome.state
     costs = drive.energy
     pages = drive.width * drive.row_pages
@@ -173,7 +173,7 @@ def energy(outcome: Outcome) -> dict[str, float]:
         "dram_j": count(N.DRAM_BYTES) * costs.dram,
         "link_j": float(outcome.log[:, Log.BYTES].sum()) * costs.link,
         "idle_j": costs.idle * outcome.seconds,
-        "active_j": costs.active * outcome.seconds,
+        "active_j": costs.active * working(outcome.log),
     }
     total = sum(parts.values())
     nbytes = float(outcome.log[:, Log.BYTES].sum())
@@ -184,6 +184,14 @@ def energy(outcome: Outcome) -> dict[str, float]:
         "j_per_byte": total / nbytes,
         "j_per_request": total / len(outcome.log),
     }
+
+
+def working(log: Ints) -> float:
+    """Seconds in which at least one request was in flight."""
+    order = np.argsort(log[:, Log.SENT], kind="stable")
+    sent, done = log[order, Log.SENT], np.maximum.accumulate(log[order, Log.DONE])
+    idle = np.maximum(0, sent[1:] - done[:-1]).sum()
+    return float(done[-1] - sent[0] - idle) / TICKS
 
 
 def analytic(answer: Answer, iops: float) -> Mapping[str, Any]:

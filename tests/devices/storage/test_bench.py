@@ -113,6 +113,15 @@ class TestTraces:
         assert found["runtime_s"] == pytest.approx(7 * 24 * 3600, abs=1e-3)
         assert times["max"] == pytest.approx(times["min"], rel=0.01)
 
+    def test_a_drive_that_waits_takes_idle_power(self, tmp_path: Path) -> None:
+        """One read an hour: 35 mW x 10 hours, and next to nothing for the reads; power while it works is 3.6 W more."""
+        lines = [f"{hours * 36 * 10**9},h,0,Read,0,4096,1" for hours in range(11)]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        found = bench("samsung-980-pro", {"iodepth": 4}, replay=tmp_path / "t.csv")["energy"]
+        assert found["total_j"] == pytest.approx(0.035 * 36000, rel=1e-4)
+        busy = bench("samsung-980-pro", {"iodepth": 4, "number_ios": 2000})
+        assert busy["energy"]["active_j"] == pytest.approx(3.6 * busy["runtime_s"], rel=1e-3)
+
     def test_no_trace_is_longer_than_the_clock(self, tmp_path: Path) -> None:
         (tmp_path / "t.csv").write_text(f"0,h,0,Read,0,4096,1\n{2**62},h,0,Read,0,4096,1\n")
         with pytest.raises(InputError, match=r"Timestamp: got 4\.61e\+11 s, expected at most"):

@@ -16,6 +16,8 @@ from hwsim.device import Serving, load_device
 from hwsim.devices.storage import Storage
 from hwsim.devices.storage.drive import Engine
 from hwsim.devices.storage.inside import Rates
+from hwsim.devices.storage.load import Load
+from hwsim.devices.storage.simulate import simulate
 from hwsim.errors import CardError
 from hwsim.mapper import Flow, Kernel
 from hwsim.testing import check_device
@@ -52,6 +54,19 @@ def test_the_rate_of_reads_is_that_of_the_busiest_of_channels_and_dies(granule: 
     assert Rates(drive).inside(granule) == pytest.approx(min(channels, planes), rel=1e-9)
 
 
+@pytest.mark.parametrize("planes", [1, 2, 4])
+@pytest.mark.parametrize(("independent", "cache_read"), [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("bandwidth", [333e6, 4e9])
+def test_the_rate_of_streams_is_the_simulator_s(
+    planes: int, independent: bool, cache_read: bool, bandwidth: float
+) -> None:
+    """Planes that read by one command wait until all their pages have left; those that read alone do not."""
+    drive = small(planes=planes, independent_planes=independent, cache_read=cache_read, blocks=64)
+    drive = replace(drive, bus=replace(drive.bus, bandwidth=bandwidth), pcie=replace(drive.pcie, lanes=64))
+    outcome = simulate(drive, Load("read", 4096, 256, number_ios=8000, size=2**21))
+    assert Rates(drive).inside(0) == pytest.approx(4096 * 8000 / outcome.seconds, rel=0.12)
+
+
 def test_others_wait_for_the_link_and_the_firmware() -> None:
     rates = Rates(device("samsung-980-pro").drive)
     assert rates.outside(4096) == pytest.approx(4 / 3.9e-6 * 4096)
@@ -60,7 +75,7 @@ def test_others_wait_for_the_link_and_the_firmware() -> None:
 
 
 def test_the_engine_is_bound_by_its_own_way() -> None:
-    drive = replace(small(), engine=Engine(1e9, 1e6, 1e6))
+    drive = replace(small(), engine=Engine(1e6))
     assert Rates(drive).inside(4096) == 1e6
 
 
