@@ -306,7 +306,13 @@ def _sources(cards: Mapping[str, Card]) -> dict[str, str]:
 def _wire_of(name: str, end: str, card: Card, own: Link, figures: dict[str, Figure]) -> Wire:
     """A wire with the figures of a card's own link; their provenance goes into ``figures``."""
     wire = f"{name} {own.name}"
-    figures |= {f"links.{wire}.{what}": figure for what, figure in card_figures(card, own).items()}
+    known = card_figures(card, own)
+    if "latency" not in known:
+        raise SystemFileError(
+            f"card '{card.name}' has no latency of its link '{own.name}': give the card one, or describe the system in "
+            "a file, whose links have their own"
+        )
+    figures |= {f"links.{wire}.{what}": figure for what, figure in known.items()}
     return wire_of(card, own, wire, (name, end))
 
 

@@ -31,9 +31,9 @@ BW, E = "{value: 20 GB/s, mark: assumed, source: made}", "{value: 1 pJ/bit, mark
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """A system file beside the toy card, whose link gets a latency, and the same without; with texts replaced."""
-    (tmp_path / "toy.yaml").write_text(TOY_CARD.replace("    to: host\n", f"    to: host\n    latency: {AT_ONCE}\n"))
-    (tmp_path / "unknown.yaml").write_text(TOY_CARD)
+    """A system file beside the toy card and one whose link has no latency; with texts replaced."""
+    (tmp_path / "toy.yaml").write_text(TOY_CARD)
+    (tmp_path / "unknown.yaml").write_text(TOY_CARD.replace(f"    latency: {AT_ONCE}\n", ""))
 
     def write(*changes: tuple[str, str]) -> Path:
         text = HEAD
@@ -184,6 +184,12 @@ def test_a_few_words_name_devices_and_hang_them_on_the_host():
 def test_two_alike_are_joined_by_their_nvlink():
     system = load_system({"gpu": ["nvidia-a6000", "nvidia-a6000"]})
     assert [hop.resource for hop in system.path("gpu0", "gpu1")] == ["gpu0 nvlink to gpu1"]
+
+
+def test_a_link_of_a_card_without_latency_is_not_free(write, tmp_path):
+    write()
+    with pytest.raises(SystemFileError, match="no latency of its link 'pcie'"):
+        load_system({"gpu": str(tmp_path / "toy.yaml"), "storage": str(tmp_path / "unknown.yaml")})
 
 
 def test_a_card_is_no_system(write, tmp_path):

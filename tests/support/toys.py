@@ -33,6 +33,7 @@ links:
   - name: pcie
     to: host
     bandwidth: {value: 10 GB/s, mark: assumed, source: made}
+    latency: {value: 0 s, mark: assumed, source: made}
     energy: {value: 30 pJ/bit, mark: assumed, source: made}
 power:
   idle: {value: 50 W, mark: assumed, source: made}
