@@ -214,12 +214,14 @@ class ZooModel:
         if phase not in self.phases:
             raise InputError(f"model '{self.name}' has no phase '{phase}'; it has: {', '.join(self.phases)}")
         key = self.capture_name(phase)
-        for folder in (_shipped_captures(), cache_folder() / "graphs"):
-            graph = _read_capture(folder.joinpath(key))
-            if graph is not None:
-                return graph
-        graph = self.trace(phase)
-        write_capture(graph, cache_folder() / "graphs" / key)
+        graph = _read_capture(_shipped_captures().joinpath(key))
+        if graph is not None:
+            return graph
+        cached = cache_folder() / "graphs" / key
+        graph = _read_capture(cached)
+        if graph is None:
+            graph = self.trace(phase)
+            write_capture(graph, cached)
         return graph
 
     def capture_name(self, phase: str) -> str:

@@ -6,7 +6,7 @@ ops on its result as its epilogue. An op joins a group only where no other kerne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeAlias
@@ -45,19 +45,21 @@ class Fused:
 def _ranked(graph: Graph) -> tuple[Space, ...]:
     """The space of each op, a size given by its rank among all: fusion compares sizes and does not calculate with them,
     so that cases whose sizes compare alike are grouped alike."""
-    spaces = [_space(graph, op) for op in graph.ops]
-    sizes = {0, *(elements for elements, _ in spaces), *(rows for _, rows in spaces if rows is not None)}
+    elements = graph.elements
+    spaces = [_space(elements, op) for op in graph.ops]
+    sizes = {0, *[walked for walked, _ in spaces], *[rows for _, rows in spaces if rows is not None]}
     rank = {size: place for place, size in enumerate(sorted(sizes))}
-    return tuple([(rank[elements], None if rows is None else rank[rows]) for elements, rows in spaces])
+    return tuple([(rank[walked], None if rows is None else rank[rows]) for walked, rows in spaces])
 
 
-def _space(graph: Graph, op: Op) -> Space:
+def _space(elements: Mapping[str, int], op: Op) -> Space:
     if op.kind is Kind.VIEW:
         return 0, None
     if op.kind in ROWWISE:
         rows = op.size("rows")
         return rows * op.size("cols"), rows
-    return max([graph.elements[name] for name in op.outputs], default=0), None
+    outputs = op.outputs
+    return elements[outputs[0]] if len(outputs) == 1 else max([elements[name] for name in outputs], default=0), None
 
 
 @lru_cache(maxsize=256)

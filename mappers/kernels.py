@@ -78,7 +78,7 @@ def draft(graph: Graph, groups: Sequence[Group]) -> Draft:
     groups = tuple(groups)
     plan = _plan(graph.structure, groups)
     parts = [[work_of(graph.ops[index], graph) for index in group.ops] for group in groups]
-    works = tuple([_joined(graph, group, works, plan.absent) for group, works in zip(groups, parts, strict=True)])
+    works = tuple([_joined(works, made, plan.absent) for works, made in zip(parts, plan.made, strict=True)])
     mains = tuple(
         [
             graph.ops[group.ops[_widest(works) if main is None else main]]
@@ -115,13 +115,14 @@ def folded(graph: Graph) -> Graph:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a schedule has whatever the sizes are. Per kernel: how often it runs, its label, and where among its ops
-    the main one stands (None: where most bytes are moved)."""
+    """What a schedule has whatever the sizes are. Per kernel: how often it runs, its label, where among its ops
+    the main one stands (None: where most bytes are moved), and the storages that each of its ops makes."""
 
     absent: frozenset[str]
     counts: tuple[int, ...]
     labels: tuple[str, ...]
     mains: tuple[int | None, ...]
+    made: tuple[tuple[frozenset[str], ...], ...]
     repeats: tuple[Repeat, ...]
 
 
@@ -133,6 +134,7 @@ def _plan(structure: Structure, groups: tuple[Group, ...]) -> _Plan:
         tuple(structure.counts[group.ops[0]] for group in groups),
         tuple(map(_label, ops)),
         tuple(map(_main, ops)),
+        tuple(tuple(frozenset(_made(structure, op)) for op in group) for group in ops),
         _kernel_repeats(structure, groups),
     )
 
@@ -158,20 +160,27 @@ def internal_storages(structure: Structure, groups: Sequence[Group]) -> frozense
     )
 
 
-def _joined(graph: Graph, group: Group, works: Sequence[Work], absent: frozenset[str]) -> Work:
+def _made(structure: Structure, op: Op) -> Iterable[str]:
+    """The outputs of an op that are no views."""
+    return (name for name in op.outputs if structure.tensors[name].base is None)
+
+
+def _joined(works: Sequence[Work], made_by: Sequence[frozenset[str]], absent: frozenset[str]) -> Work:
     """The work of a group: arithmetic added up, every outside operand moved once, nothing moved inside."""
     if len(works) == 1:
         return works[0]
     made: set[str] = set()
     moved: dict[tuple[str, bool], Access] = {}
-    for index, work in zip(group.ops, works, strict=True):
+    for work, own in zip(works, made_by, strict=True):
         for access in work.accesses:
+            tensor, write = access.tensor, access.write
             # What the group has written whole it need not read again; a part written in place leaves the rest.
-            inside = access.tensor in absent or (access.tensor in made and not access.write)
-            key = (access.tensor, access.write)
-            if not inside and (key not in moved or moved[key].nbytes < access.nbytes):
-                moved[key] = access
-        made.update([name for name in graph.ops[index].outputs if graph.tensors[name].base is None])
+            if tensor in absent or (tensor in made and not write):
+                continue
+            other = moved.get((tensor, write))
+            if other is None or other.nbytes < access.nbytes:
+                moved[tensor, write] = access
+        made |= own
     widest = max(works, key=lambda work: (work.matmul_flops, work.flops))
     return Work(
         sum([work.matmul_flops for work in works]),
