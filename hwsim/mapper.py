@@ -144,11 +144,17 @@ class Placement:
     def flows(self, work: Work) -> tuple[Flow, ...]:
         """The traffic of ``work`` by memory, accesses alike in memory, role and pattern joined."""
         joined: dict[tuple[str, bool, Pattern, float, Role], float] = {}
-        shares, unnamed = self.shares, self.unnamed
-        for access in work.accesses:
-            for memory, share in shares.get(access.tensor, unnamed).items():
+        if not (self.shares or self.elsewhere):  # as on most devices: asked for by every kernel
+            memory = self.default
+            for access in work.accesses:
                 key = (memory, access.write, access.pattern, access.granule, access.role)
-                joined[key] = joined.get(key, 0.0) + share * access.nbytes
+                joined[key] = joined.get(key, 0.0) + access.nbytes
+        else:
+            shares, unnamed = self.shares, self.unnamed
+            for access in work.accesses:
+                for memory, share in shares.get(access.tensor, unnamed).items():
+                    key = (memory, access.write, access.pattern, access.granule, access.role)
+                    joined[key] = joined.get(key, 0.0) + share * access.nbytes
         return tuple(
             [
                 Flow(memory, nbytes, write, pattern, granule, role)

@@ -115,17 +115,16 @@ class Gpu:
 
     def batches(self, kernels: Sequence[Kernel]) -> Batches:
         """``kernels`` by their formulas, with all that does not depend on the fitted constants."""
-        alike: dict[object, tuple[Family, list[int], list[Any]]] = {}
-        for index, kernel in enumerate(kernels):
-            family = family_of(kernel)
-            _, places, shapes = alike.setdefault(family.formulas, (family, [], []))
-            places.append(index)
-            shapes.append(family.shape(kernel))
+        families = list(map(family_of, kernels))
+        alike: dict[object, list[int]] = {}
+        for index, family in enumerate(families):
+            alike.setdefault(family.formulas, []).append(index)
         parts = []
         order: list[int] = []
-        for family, places, shapes in alike.values():
+        for places in alike.values():
             rows = slice(len(order), len(order) + len(places))
-            parts.append(Batch(family, rows, type(shapes[0])(*np.array(shapes, dtype=float).T)))
+            shapes = [families[index].shape(kernels[index]) for index in places]
+            parts.append(Batch(families[places[0]], rows, type(shapes[0])(*np.array(shapes, dtype=float).T)))
             order += places
         kernels = [kernels[index] for index in order]
         sent = ((row, self._outside.of(kernel)) for row, kernel in enumerate(kernels))

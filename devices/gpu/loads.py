@@ -79,7 +79,8 @@ class Loads:
     def __init__(self, card: Card, chip: Chip) -> None:
         self._rates = Rates(card)
         self._main, self._cache = chip.main, chip.cache
-        self._vector: dict[str, tuple[Rate, Rate]] = {}
+        self._main_name = chip.main.name
+        self._known: dict[tuple[str, bool], tuple[float, ...]] = {}
 
     def of(self, kernels: Sequence[Kernel]) -> Columns:
         """One entry of each column for each kernel."""
@@ -87,51 +88,59 @@ class Loads:
 
     def _row(self, kernel: Kernel) -> tuple[float, ...]:
         work, share = kernel.work, needed_share(kernel)
-        matmul = self._rates.matmul(work.dtype) if work.matmul_flops else NONE
-        vector, special = self._vector_rates(work.dtype)
+        key = work.dtype, work.matmul_flops != 0.0
         return (
             share * work.matmul_flops,
             share * work.vector_flops,
             share * work.special_ops,
-            matmul.flops,
-            vector.flops / FMA_FLOPS,
-            special.flops,
-            matmul.joules,
-            vector.joules,
-            special.joules,
+            *(self._known.get(key) or self._rates_of(*key)),
             *self._bytes(kernel),
         )
 
-    def _vector_rates(self, name: str) -> tuple[Rate, Rate]:
-        """The rates and energies of vector work and special functions on operands of a format."""
-        if name not in self._vector:
-            fmt = dtype(name)
-            wide = ACCUMULATOR if fmt.kind in ("float", "block") and fmt.bits < dtype(ACCUMULATOR).bits else name
-            self._vector[name] = self._rates.vector(wide), self._rates.special(wide)
-        return self._vector[name]
+    def _rates_of(self, name: str, products: bool) -> tuple[float, ...]:
+        """The rates and energies of products (where there are any), vector work and special functions on operands of a
+        format."""
+        fmt = dtype(name)
+        wide = ACCUMULATOR if fmt.kind in ("float", "block") and fmt.bits < dtype(ACCUMULATOR).bits else name
+        matmul = self._rates.matmul(name) if products else NONE
+        vector, special = self._rates.vector(wide), self._rates.special(wide)
+        rates = matmul.flops, vector.flops / FMA_FLOPS, special.flops, matmul.joules, vector.joules, special.joules
+        self._known[name, products] = rates
+        return rates
 
     def _bytes(self, kernel: Kernel) -> tuple[float, ...]:
         """The byte columns of `Columns`, in their order."""
         read = write = weights = main_read = main_write = weight_bytes = other_bytes = passed_read = passed_write = 0.0
-        main, grain = self._main, self._cache.granularity
+        main = self._main_name
         for flow in kernel.flows:
-            scattered = flow.pattern in SCATTERED
-            through = _in_grains(flow, grain, scattered or flow.pattern is Pattern.STRIDED)
-            served = _in_grains(flow, main.granularity, scattered) if flow.memory == main.name else 0.0
+            nbytes, role = flow.nbytes, flow.role
+            through, served = (nbytes, nbytes) if flow.pattern is Pattern.STREAM else self._in_grains(flow)
+            if flow.memory != main:
+                served = 0.0
             if flow.write:
                 write, main_write = write + through, main_write + served
-            elif flow.role is Role.WEIGHT:
+            elif role is Role.WEIGHT:
                 read, weights = read + through, weights + served
             else:
                 read, main_read = read + through, main_read + served
-            if flow.role is Role.ACTIVATION:
-                passed_read, passed_write = passed_read + served * (not flow.write), passed_write + served * flow.write
-            if served and flow.role is Role.WEIGHT and not flow.write:
-                weight_bytes += flow.nbytes
-            elif served:
-                other_bytes += flow.nbytes
+            if not served:
+                continue
+            if role is Role.WEIGHT and not flow.write:
+                weight_bytes += nbytes
+                continue
+            other_bytes += nbytes
+            if role is Role.ACTIVATION and flow.write:
+                passed_write += served
+            elif role is Role.ACTIVATION:
+                passed_read += served
         other_bytes += kernel.size(BESIDE)
         return read, write, weights, main_read, main_write, weight_bytes, other_bytes, passed_read, passed_write
+
+    def _in_grains(self, flow: Flow) -> tuple[float, float]:
+        """The bytes of a flow in whole grains of the cache, and of main memory."""
+        scattered = flow.pattern in SCATTERED
+        through = _in_grains(flow, self._cache.granularity, scattered or flow.pattern is Pattern.STRIDED)
+        return through, _in_grains(flow, self._main.granularity, scattered)
 
 
 def _in_grains(flow: Flow, grain: float, apart: bool) -> float:

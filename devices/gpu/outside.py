@@ -58,7 +58,8 @@ class Outside:
 
     def of(self, kernel: Kernel) -> Sent:
         """What ``kernel`` sends; raises `CardError` for memories that the card does not reach."""
-        flows = [flow for flow in kernel.flows if flow.memory not in self._inside]
+        inside = self._inside
+        flows = [flow for flow in kernel.flows if flow.memory not in inside]
         if not flows and kernel.kind is not Kind.COLLECTIVE:
             return NOTHING
         busy: dict[str, float] = {}

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from hwsim.card import Card
 from hwsim.devices.gpu.chip import ACCUMULATOR, Chip
@@ -42,6 +43,10 @@ class Drawn(NamedTuple):
     def joules(self, clock: Array | float) -> Array:
         """Dynamic joules at a share of the full clock."""
         return self.outside + self.inside * clock**2
+
+    def of(self, which: npt.NDArray[np.bool_]) -> Drawn:
+        """Some of the kernels."""
+        return Drawn._make(column[which] for column in self)
 
 
 class Power:
@@ -87,20 +92,40 @@ class Power:
         """
 
         def total(values: Array) -> Array:
-            return values if counts is None else np.atleast_1d(values @ counts)
+            return values if counts is None else np.array([values @ counts])
 
-        low, high = np.full_like(total(drawn.seconds), LOWEST_CLOCK), np.ones_like(total(drawn.seconds))
-        fits = total(drawn.joules(1.0)) <= self._spare * total(drawn.seconds)
-        if fits.all():
-            return Settled(high, drawn.seconds, drawn.joules(1.0))
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            over = total(drawn.joules(middle)) > self._spare * total(drawn.times(middle))
-            low, high = np.where(over, low, middle), np.where(over, middle, high)
-        clock = np.where(fits, 1.0, low)
+        joules = drawn.joules(1.0)
+        over = total(joules) > self._spare * total(drawn.seconds)
+        clock = np.ones(len(over))
+        if not over.any():
+            return Settled(clock, drawn.seconds, joules)
+        clock[over] = self._clocks(drawn.of(over)) if counts is None else self._clock(drawn, counts)
         seconds, joules = drawn.times(clock), drawn.joules(clock)
         late = np.maximum(1.0, total(joules) / (self._spare * total(seconds)))
         return Settled(clock, seconds * late, joules)
+
+    def _clocks(self, drawn: Drawn) -> Array:
+        """The clock of each kernel that draws too much."""
+        low, high = np.full_like(drawn.seconds, LOWEST_CLOCK), np.ones_like(drawn.seconds)
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            over = drawn.joules(middle) > self._spare * drawn.times(middle)
+            low, high = np.where(over, low, middle), np.where(over, middle, high)
+        return low
+
+    def _clock(self, drawn: Drawn, counts: Array) -> float:
+        """The clock of a run that draws too much."""
+        inside, outside = float(drawn.inside @ counts), float(drawn.outside @ counts)
+        stalled, others, working = drawn.stalled, drawn.seconds - drawn.stalled, drawn.working
+        low, high = LOWEST_CLOCK, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            seconds = float(np.maximum(stalled * middle + others, working) @ counts) / middle
+            if outside + inside * middle**2 > self._spare * seconds:
+                high = middle
+            else:
+                low = middle
+        return low
 
 
 class Settled(NamedTuple):
