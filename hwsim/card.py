@@ -79,6 +79,7 @@ class CardFile(Strict):
     card: str
     title: str
     family: str
+    drive: str | None = None
     generation: str | None = None
     first_form: bool = False
     released: int | None = None
@@ -154,7 +155,8 @@ class Calibrated:
 class Card:
     """A device's figures in SI units. ``figures`` holds each one's provenance under its dotted path.
 
-    ``generation`` names the architecture where the family knows several, such as ``hopper``.
+    ``generation`` names the architecture where the family knows several, such as ``hopper``; ``drive`` the drive's card
+    of the family ``storage``, where it is not of the card's own name.
     """
 
     name: str
@@ -177,6 +179,7 @@ class Card:
     released: int | None = None
     first_form: bool = False
     generation: str | None = None
+    drive: str | None = None
     calibration: Calibrated | None = None
 
     def memory(self, name: str) -> Memory:
@@ -221,8 +224,20 @@ def read_card(
 
     ``changes`` are what-if figures by dotted path, such as ``{"memories.hbm.bandwidth": "6 TB/s"}``; they are marked
     assumed, and another count or clock of units scales what follows from it (`hwsim.whatif`). Raises `CardError` naming
-    file, line and field of everything that is wrong.
+    file, line and field of everything that is wrong; what only a change makes wrong has no line in the file.
     """
+    try:
+        return _read(source, units_of, changes or {})
+    except CardError as error:
+        if not changes:
+            raise
+        _read(source, units_of, {})
+        raise CardError(*(replace(one, file=None, line=None, column=None) for one in error.problems)) from None
+
+
+def _read(
+    source: Path | Traversable | str, units_of: Callable[[str], Mapping[str, str]], changes: Mapping[str, object]
+) -> Card:
     where = "<text>" if isinstance(source, str) else str(source)
     try:
         data, marks = load_yaml(source)
@@ -231,10 +246,11 @@ def read_card(
     if not isinstance(data, dict):
         raise CardError(Problem("a card is a mapping", where))
     place = Places(where, marks)
-    file = validate(CardFile, changed(data, changes or {}), marks, where, CardError)
+    file = validate(CardFile, changed(data, changes), marks, where, CardError)
     parameters = _parameters(file, units_of, place)
     check_figures(file, file.sources, place)
-    return _card(file, parameters)
+    beside = source.parent / file.drive if file.drive and isinstance(source, Path) else None
+    return replace(_card(file, parameters), drive=str(beside) if beside and beside.is_file() else file.drive)
 
 
 @dataclass(frozen=True, slots=True)

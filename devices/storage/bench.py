@@ -1,4 +1,4 @@
-"""What `hwsim storage bench` asks for, as plain data in fio's words."""
+"""What `hwsim storage` asks for, as plain data: loads in fio's words, and the drives that ship."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from hwsim.devices.storage.analytic import analyse
 from hwsim.devices.storage.card import drive_names, load_drive
 from hwsim.devices.storage.drive import Cache, Drive
+from hwsim.devices.storage.inside import Rates
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.progress import Tell, silent
 from hwsim.devices.storage.report import report
@@ -19,7 +20,6 @@ from hwsim.devices.storage.trace import read_trace
 from hwsim.errors import InputError, Problem
 from hwsim.yamlfile import load_yaml
 
-names = drive_names
 PILOT = 20_000
 
 
@@ -45,6 +45,43 @@ def bench(
     if runtime is not None:
         load = replace(load, number_ios=_requests_of(drive, load, runtime, tell))
     return report(simulate(drive, load, tell=tell), load, analyse(drive, load))
+
+
+def cards() -> list[dict[str, Any]]:
+    """The drives that ship: what they are, and what their flash and their link move."""
+    rows = []
+    for drive in map(load_drive, drive_names()):
+        rates, nand = Rates(drive), drive.nand
+        rows.append(
+            {
+                "name": drive.name,
+                "title": drive.title,
+                "cell": nand.cell,
+                "capacity_bytes": drive.capacity,
+                "channels": nand.channels,
+                "dies": nand.channels * nand.chips * nand.dies,
+                "flash_bandwidth_bytes_per_s": rates.inside(0),
+                "link_bandwidth_bytes_per_s": drive.pcie.data_bandwidth,
+            }
+        )
+    return rows
+
+
+def show(name: str) -> dict[str, Any]:
+    """The drive's card of that name or file with the mark and source of every figure."""
+    drive = load_drive(name)
+    figures = [
+        {
+            "figure": path,
+            "value": figure.value,
+            "unit": figure.unit,
+            "mark": figure.mark,
+            "source": drive.sources[figure.source],
+            "note": figure.note,
+        }
+        for path, figure in drive.figures.items()
+    ]
+    return {"drive": drive.name, "title": drive.title, "figures": figures}
 
 
 def replayed(drive: Drive, load: Load, path: Path, tell: Tell = silent) -> dict[str, Any]:

@@ -21,19 +21,21 @@ from hwsim.work import Pattern
 class Storage:
     """A card of a drive, whose flash is as fast as its channels and dies make it for an access of that size.
 
-    The drive's own card (`hwsim storage bench`) bears the same name. What computes beside the channels reads the flash
-    at their rate, others at most at that of the link; both never faster than the card's figure for the memory.
+    The drive's own card (`hwsim storage bench`) bears the same name, or is named by the key ``drive``. What computes
+    beside the channels reads the flash at their rate, others at most at that of the link; both never faster than the
+    card's figure for the memory.
     """
 
     parameters: ClassVar[Mapping[str, str]] = {}
     tags: ClassVar[Tags] = Tags(graph_launch=True)
 
     def __init__(self, card: Card) -> None:
-        if card.name not in drive_names():
+        if card.drive is None and card.name not in drive_names():
             known = ", ".join(drive_names())
-            raise CardError(f"card '{card.name}' of family 'storage' has no drive's card of its name, such as {known}")
+            expected = f"such as {known}, and its key 'drive' names no other one, nor a file beside the card"
+            raise CardError(f"card '{card.name}' of family 'storage' has no drive's card of its name, {expected}")
         self.card = card
-        self.drive = load_drive(card.name)
+        self.drive = load_drive(card.drive or card.name)
         self._rates = Rates(self.drive)
         self._peaks = Roofline(card)
         self._flash = {memory.name: memory for memory in card.memories if memory.kind == "storage"}

@@ -21,12 +21,12 @@ Rows = list[dict[str, Any]]
 
 def list_names(
     what: Annotated[
-        Literal["devices", "models", "systems", "mappers", "kernels", "studies", "claims"],
+        Literal["devices", "models", "systems", "drives", "mappers", "kernels", "studies", "claims"],
         typer.Argument(help="What to list."),
     ],
     json: options.Json = False,
 ) -> None:
-    """List devices, models, systems, mappers, kernels, studies or claims."""
+    """List devices, models, systems, drives, mappers, kernels, studies or claims."""
     rows = _LISTS[what]()
     if json:
         print_json(rows)
@@ -55,9 +55,13 @@ def show(
         _show_card(load_device(name).card, json)
     elif name in mappers:
         _show_mapper(name, json)
+    elif name in (drives := [row["name"] for row in _drives()]):
+        _show_drive(name, json)
     else:
         raise UnknownNameError(
-            "device, system, model or mapper", name, [*card_names(), *shipped_systems(), *models, *mappers]
+            "device, system, model, mapper or drive",
+            name,
+            [*card_names(), *shipped_systems(), *models, *mappers, *drives],
         )
 
 
@@ -126,6 +130,12 @@ def _systems() -> Rows:
     return rows
 
 
+def _drives() -> Rows:
+    from hwsim.commands.storage import harness
+
+    return harness().cards()
+
+
 def _mappers() -> Rows:
     from hwsim.mapper_options import options_of
     from hwsim.registry import plugins
@@ -170,6 +180,7 @@ _LISTS: dict[str, Callable[[], Rows]] = {
     "devices": _devices,
     "models": _models,
     "systems": _systems,
+    "drives": _drives,
     "mappers": _mappers,
     "kernels": _kernels,
     "studies": _studies,
@@ -191,7 +202,8 @@ def _figures(figures: Mapping[str, Figure], sources: Mapping[str, str]) -> Rows:
     ]
 
 
-def _print_figures(rows: Rows, title: str) -> None:
+def print_figures(rows: Rows, title: str) -> None:
+    """Figures with value, mark, source and note."""
     from hwsim.units import format_quantity
 
     cells = [
@@ -207,7 +219,7 @@ def _show_card(card: Card, json: bool) -> None:
         print_json({"card": card.name, "title": card.title, "family": card.family, "figures": rows})
         return
     form = " (first form: peaks only)" if card.first_form else ""
-    _print_figures(rows, f"{card.title}, family {card.family}{form}")
+    print_figures(rows, f"{card.title}, family {card.family}{form}")
 
 
 def _show_system(system: System, json: bool) -> None:
@@ -222,7 +234,7 @@ def _show_system(system: System, json: bool) -> None:
     print_table(
         [*devices.items(), *links.items()], ("device or link", "card, or what it joins"), topology.title or system.name
     )
-    _print_figures(rows, "Links")
+    print_figures(rows, "Links")
 
 
 def _show_model(preset: Preset, json: bool) -> None:
@@ -243,6 +255,16 @@ def _show_model(preset: Preset, json: bool) -> None:
     config = facts.pop("config")
     rows = [(name, shown(name, value)) for name, value in facts.items() if value not in ("", None)]
     print_table([*rows, *((f"config.{name}", shown(name, value)) for name, value in config.items())], ("", "value"))
+
+
+def _show_drive(name: str, json: bool) -> None:
+    from hwsim.commands.storage import harness
+
+    found = harness().show(name)
+    if json:
+        print_json(found)
+    else:
+        print_figures(found["figures"], found["title"])
 
 
 def _show_mapper(name: str, json: bool) -> None:

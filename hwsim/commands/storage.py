@@ -1,15 +1,16 @@
-"""`hwsim storage bench`: what a drive gives for a load, in fio's words."""
+"""`hwsim storage`: what a drive gives for a load, in fio's words, and which drives there are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_json, say
+from hwsim.commands.listing import print_figures
+from hwsim.commands.output import print_columns, print_json, say
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, format_seconds, parse
 
@@ -75,11 +76,8 @@ def bench(
     json: options.Json = False,
 ) -> None:
     """Rates, latencies, wear and energy of a drive under a load, simulated page by page and by formulas."""
-    from hwsim.registry import load_plugin
-
     if number_ios is not None and runtime is not None:
         raise typer.BadParameter("give --number_ios or --runtime, not both")
-    run = cast("Callable[..., dict[str, Any]]", load_plugin("hwsim.harnesses", "storage"))
     question = {
         "rw": rw,
         "bs": bs,
@@ -92,11 +90,59 @@ def bench(
         "precondition": precondition,
         "seed": seed,
     }
-    found = run(card, question, settings, write_cache, replay, lambda text: say(f"hwsim: {text}"))
+    found = harness().bench(card, question, settings, write_cache, replay, lambda text: say(f"hwsim: {text}"))
     if json:
         print_json(found)
     else:
         _print(found)
+
+
+@app.command("list")
+def list_cards(json: options.Json = False) -> None:
+    """The drives that ship."""
+    rows = harness().cards()
+    if json:
+        print_json(rows)
+    else:
+        print_columns(rows, list(rows[0]))
+
+
+@app.command()
+def show(
+    card: Annotated[str, typer.Argument(metavar="CARD", help="A drive card's name, or a path to one.")],
+    json: options.Json = False,
+) -> None:
+    """A drive's card with the mark and source of every figure."""
+    found = harness().show(card)
+    if json:
+        print_json(found)
+    else:
+        print_figures(found["figures"], found["title"])
+
+
+class Harness(Protocol):
+    """What the room of devices does for these commands."""
+
+    def bench(
+        self,
+        card: str,
+        question: Mapping[str, Any],
+        settings: list[str] | None,
+        write_cache: bool,
+        replay: Path | None,
+        tell: Callable[[str], None],
+    ) -> dict[str, Any]: ...
+
+    def cards(self) -> list[dict[str, Any]]: ...
+
+    def show(self, name: str) -> dict[str, Any]: ...
+
+
+def harness() -> Harness:
+    """The room's side of these commands."""
+    from hwsim.registry import load_plugin
+
+    return cast("Harness", load_plugin("hwsim.harnesses", "storage"))
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from hwsim.card import MARKS
+from hwsim.cli import main
 from hwsim.devices.storage.card import LANES, drive_names, load_drive, read_drive
 from hwsim.errors import CardError, UnknownNameError
 
@@ -127,3 +129,17 @@ def test_what_is_wrong_is_said_with_its_place(path: str, value: object, message:
 def test_an_unknown_drive_has_a_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match="samsung-980-pro"):
         load_drive("samsung-980pro")
+
+
+def test_drives_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["storage", "list"], ["list", "drives"]):
+        assert main([*words, "--json"]) == 0
+        rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+        assert set(rows) == set(drive_names())
+        assert rows["inst-csd"]["flash_bandwidth_bytes_per_s"] == pytest.approx(8 * 1.4e9)
+    for words in (["storage", "show", str(FILES[0])], ["show", "mqsim-default"]):
+        assert main([*words, "--json"]) == 0
+        figures = json.loads(capsys.readouterr().out)["figures"]
+        assert len(figures) >= 40 and all(figure["source"] for figure in figures)
+    assert main(["storage", "show", "samsung-980-pro"]) == 0
+    assert "bus.bandwidth" in capsys.readouterr().out

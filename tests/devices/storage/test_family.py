@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import pytest
 from drives import small
@@ -112,3 +113,21 @@ def test_a_card_without_a_drive_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     card: Card = replace(load_device("inst-csd").card, name="nobody")
     with pytest.raises(CardError, match="has no drive's card of its name"):
         Storage(card)
+
+
+def test_a_device_file_names_a_drive_s_card_beside_it(tmp_path: Path) -> None:
+    """Half the channels of the shipped drive read at half its rate; a shipped drive is named by its name."""
+    root = Path(__file__).parents[3] / "devices"
+    text = (root / "cards" / "inst-csd.yaml").read_text("utf-8").replace("card: inst-csd", "card: ours", 1)
+    drive = (root / "storage" / "cards" / "inst-csd.yaml").read_text("utf-8")
+    (tmp_path / "half.yaml").write_text(drive.replace("channels: {value: 8", "channels: {value: 4"))
+    found = {}
+    for name in ("half.yaml", "inst-csd"):
+        (tmp_path / "ours.yaml").write_text(text.replace("family: storage", f"family: storage\ndrive: {name}"))
+        made = load_device(tmp_path / "ours.yaml")
+        assert isinstance(made, Storage)
+        found[name] = Rates(made.drive).inside(0)
+    assert found["half.yaml"] == pytest.approx(found["inst-csd"] / 2)
+    (tmp_path / "ours.yaml").write_text(text.replace("family: storage", "family: storage\ndrive: nowhere.yaml"))
+    with pytest.raises(CardError, match=r"nowhere\.yaml"):
+        load_device(tmp_path / "ours.yaml")
