@@ -42,10 +42,14 @@ from hwsim.devices.dram.layout import (
     C_REFRESHED,
     C_ROW_BUS,
     C_STALE,
+    C_SURE_COMMAND,
+    C_SURE_NUMBER,
+    C_SURE_UNTIL,
     C_WRITES,
     CLOCK_RUNS_ON,
     DRAIN_ABOVE,
     DRAIN_BELOW,
+    FAR,
     HALF,
     HELD_BACK,
     KEY_BITS,
@@ -74,6 +78,7 @@ from hwsim.devices.dram.layout import (
     UNITS,
     Ints,
     U,
+    at,
     inlined,
 )
 
@@ -106,8 +111,9 @@ def consider_arrivals(m: Ints, bank: Ints, c: int) -> None:
         elif m[c + C_REFRESHED] == m[c + C_DUE] or m[PER_BANK]:
             first = m[c + C_NEW_LIST]
             for new in range(first, first + m[c + C_NEW]):
-                if m[m[new] + Q_WRITE] == drains:
-                    _consider(m, bank, c, m[new])
+                s = at(m[U(new)])
+                if m[s + Q_WRITE] == drains:
+                    _consider(m, bank, c, s)
     m[c + C_NEW] = 0
 
 
@@ -131,25 +137,35 @@ def even(m: Ints, time: int) -> int:
 @inlined
 def _search_opened(m: Ints, bank: Ints, load: Ints, c: int) -> int:
     """The bank opened for a request that waits whose column command can start first; returns its key."""
-    column_at, found = even(m, max(m[c + C_FLOOR], m[c + C_COLUMN_BUS])), NONE
+    column_at = even(m, max(m[c + C_FLOOR], m[c + C_COLUMN_BUS]))
+    if m[c + C_SURE_UNTIL] < column_at:
+        _look_at_opened(m, bank, c, column_at)
+    if m[c + C_SURE_UNTIL] == FAR:
+        return NEVER
+    m[c + C_FROM], m[c + C_COMMAND] = OPENED, m[c + C_SURE_COMMAND]
+    m[c + C_PLACE] = load[U(m[c + C_SURE_NUMBER]), L_BANK]
+    return _column_start(m, c, m[c + C_SURE_UNTIL]) << KEY_BITS
+
+
+@inlined
+def _look_at_opened(m: Ints, bank: Ints, c: int, column_at: int) -> None:
+    """Keep what is found: until then, it is the first unless a column command comes, or a row is opened."""
+    found = NONE
     for write in range(2):
         if m[c + C_OPENED + write]:
             first = _first(m, bank, c, RD + write, B_AWAITED + write, column_at)
             if first < found:
-                found = first
-                m[c + C_FROM], m[c + C_COMMAND] = OPENED, RD + write
-    if found == NONE:
-        return NEVER
-    m[c + C_PLACE] = load[found & NUMBERS, L_BANK]
-    return _column_start(m, c, column_at + (found >> NUMBER_BITS)) << KEY_BITS
+                found, m[c + C_SURE_COMMAND] = first, RD + write
+    m[c + C_SURE_UNTIL] = FAR if found == NONE else column_at + (found >> NUMBER_BITS)
+    m[c + C_SURE_NUMBER] = found & NUMBERS
 
 
 @inlined
-def _first(m: Ints, bank: Ints, c: int, command: int, offers: int, at: int) -> int:
-    """How long the first of offered requests waits for a command from a time on, and its number."""
+def _first(m: Ints, bank: Ints, c: int, command: int, offers: int, begin: int) -> int:
+    """How long the first of offered requests waits for a command from ``begin`` on, and its number."""
     found = NONE
     for b in range(m[c + C_FIRST_BANK], m[c + C_FIRST_BANK] + m[BANKS]):
-        wait = max(bank[U(command), U(b)] - at, 0)
+        wait = max(bank[U(command), U(b)] - begin, 0)
         found = min(found, (wait << NUMBER_BITS) + bank[U(offers), U(b)])
     return found
 
@@ -182,7 +198,7 @@ def _kept(m: Ints, c: int) -> int:
 @inlined
 def _search_queue(m: Ints, bank: Ints, load: Ints, c: int, best: int) -> None:
     """The oldest request of those in the queue in turn that can start before the key ``best``."""
-    drain, kept = m[c + C_DRAIN], _kept(m, c)
+    drain, kept = at(m[c + C_DRAIN]), _kept(m, c)
     column_at, row_at = max(m[c + C_FLOOR], m[c + C_COLUMN_BUS]), max(m[c + C_FLOOR], m[c + C_ROW_BUS])
     if best <= (min(column_at, row_at) << KEY_BITS) + 2:
         return
@@ -199,7 +215,7 @@ def _search_queue(m: Ints, bank: Ints, load: Ints, c: int, best: int) -> None:
         found = _first_miss(m, bank, c, row_at, late)
         key, number = (row_at + (found >> NUMBER_BITS) << KEY_BITS) + row_rank, found & NUMBERS
         if found >> NUMBER_BITS < HELD_BACK and (key < best or (key == best and number < age < NONE)):
-            b = load[U(number), U(L_BANK)]
+            b = at(load[U(number), L_BANK])
             m[c + C_KEY], m[c + C_FROM], m[c + C_PLACE] = key, QUEUE, bank[B_MISS_SLOT + drain, b]
             m[c + C_COMMAND] = ACT if bank[B_CLOSED, b] else PRE
     if kept >= 0:
@@ -209,14 +225,14 @@ def _search_queue(m: Ints, bank: Ints, load: Ints, c: int, best: int) -> None:
 @inlined
 def _search_hits(m: Ints, bank: Ints, load: Ints, c: int, column_at: int, best: int) -> tuple[int, int]:
     """The request to an open row that can start first; returns the best key and, if it is that one's, its number."""
-    drain = m[c + C_DRAIN]
+    drain = at(m[c + C_DRAIN])
     command = RD + drain
     found = _first(m, bank, c, command, B_HIT + drain, column_at)
     key, number = (_column_start(m, c, column_at + (found >> NUMBER_BITS)) << KEY_BITS) + 2, found & NUMBERS
     if found >= NONE or key >= best:
         return best, NONE
     m[c + C_KEY], m[c + C_FROM], m[c + C_COMMAND] = key, QUEUE, command
-    m[c + C_PLACE] = bank[B_HIT_SLOT + drain, load[U(number), U(L_BANK)]]
+    m[c + C_PLACE] = bank[B_HIT_SLOT + drain, at(load[U(number), L_BANK])]
     return key, number
 
 
@@ -235,7 +251,7 @@ def _first_miss(m: Ints, bank: Ints, c: int, row_at: int, late: int) -> int:
 @inlined
 def _consider(m: Ints, bank: Ints, c: int, s: int) -> None:
     """Let a request come next if it can start before what was found."""
-    b, drain = m[s + Q_BANK], m[c + C_DRAIN]
+    b, drain = at(m[s + Q_BANK]), at(m[c + C_DRAIN])
     if b == _kept(m, c):
         return
     if bank[B_ROW, b] == m[s + Q_ROW]:

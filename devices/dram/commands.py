@@ -28,6 +28,7 @@ from hwsim.devices.dram.layout import (
     C_REFRESHED,
     C_ROW_BUS,
     C_STALE,
+    C_SURE_UNTIL,
     CLOCK_RUNS_ON,
     CREDIT,
     F_BLOCKED,
@@ -82,6 +83,7 @@ from hwsim.devices.dram.layout import (
     WRITE_DONE,
     Ints,
     U,
+    at,
     inlined,
 )
 from hwsim.devices.dram.queues import await_column, awaited_came, leave, next_hit, row_closed, row_opened
@@ -90,28 +92,28 @@ from hwsim.devices.dram.queues import await_column, awaited_came, leave, next_hi
 @inlined
 def issue(m: Ints, bank: Ints, spread: Ints, c: int, now: int, times: Ints) -> int:
     """Issue a channel's next command; what comes after it is yet to be found. Returns the bank."""
-    source, place, command = m[c + C_FROM], m[c + C_PLACE], m[c + C_COMMAND]
+    source, place, command = m[c + C_FROM], at(m[c + C_PLACE]), at(m[c + C_COMMAND])
     column = command in (RD, WR)
     if source == REFRESH:
         b = place
         _refresh(m, bank, c, b, command, now)
     elif source == HALF:
         b, m[c + C_HALF] = place, -1
-        await_column(m, bank, b)
         ready = even(m, now + m[m[SPANS] + ACT2])
         bank[RD, b], bank[WR, b] = max(bank[RD, b], ready), max(bank[WR, b], ready)
+        await_column(m, bank, b)
     else:
         if source == OPENED:
             b = place
             number = bank[B_WAITS, b]
             awaited_came(m, bank, b)
         else:
-            b, number = m[place + Q_BANK], m[place + Q_NUMBER]
+            b, number = at(m[place + Q_BANK]), m[place + Q_NUMBER]
             _from_queue(m, bank, spread, c, place, command, now)
         if column:
             _column(m, bank, spread, c, b, command, now)
             _served(m, c, number, command, now, times)
-    free = now + m[m[SPANS] + command]
+    free = now + m[at(m[SPANS] + command)]
     if column or not m[TWO_BUSES]:
         m[c + C_COLUMN_BUS] = free
     if not column or not m[TWO_BUSES]:
@@ -126,7 +128,7 @@ def issue(m: Ints, bank: Ints, spread: Ints, c: int, now: int, times: Ints) -> i
 @inlined
 def _from_queue(m: Ints, bank: Ints, spread: Ints, c: int, s: int, command: int, now: int) -> None:
     """A queued request gets what its bank needs, and leaves the queue unless that is to close a row."""
-    b = m[s + Q_BANK]
+    b = at(m[s + Q_BANK])
     if not m[s + Q_COUNTED]:
         m[s + Q_COUNTED] = 1
         m[N_MISS if command == ACT else N_CONFLICT if command == PRE else N_HIT] += 1
@@ -150,14 +152,14 @@ def _from_queue(m: Ints, bank: Ints, spread: Ints, c: int, s: int, command: int,
 @inlined
 def _activate(m: Ints, bank: Ints, spread: Ints, b: int, row: int, now: int) -> None:
     """Open a row; the unit's next activations keep their distance, the fifth from the first of four."""
-    u, gaps = bank[B_UNIT, b], m[GAPS] + (BANK * 6 + ACT) * 6
+    u, gaps = at(bank[B_UNIT, b]), at(m[GAPS] + (BANK * 6 + ACT) * 6)
     bank[B_ROW, b], bank[B_CLOSED, b], bank[B_USED, b] = row, 0, 0
     bank[B_OWN_ACT, b] = max(bank[B_OWN_ACT, b], now + m[gaps + ACT])
     bank[B_OWN_PRE, b] = max(bank[B_OWN_PRE, b], now + m[gaps + PRE])
     for after in range(4):
         ready = now + m[gaps + after]
         bank[after, b] = max(bank[after, b], ready if after == PRE else even(m, ready))
-    turn = m[u + U_TURN]
+    turn = at(m[u + U_TURN])
     m[u + U_RING + turn] = now
     m[u + U_TURN] = (turn + 1) & 3
     window = m[u + U_RING + ((turn + 1) & 3)] + m[FAW]
@@ -173,7 +175,7 @@ def _activate(m: Ints, bank: Ints, spread: Ints, b: int, row: int, now: int) -> 
 
 @inlined
 def _delay(m: Ints, bank: Ints, u: int, command: int, until: int) -> None:
-    """No such command in a unit before a time."""
+    """No such command in a unit before a time. (A maximum itself would be stored under a mask, which takes longer.)"""
     for b in range(m[u + U_BANK], m[u + U_BANK_END]):
         ready = bank[U(command), U(b)]
         bank[U(command), U(b)] = ready + max(until - ready, 0)
@@ -182,10 +184,11 @@ def _delay(m: Ints, bank: Ints, u: int, command: int, until: int) -> None:
 @inlined
 def _precharge(m: Ints, bank: Ints, b: int, start: int, now: int) -> None:
     """Close a bank at ``start``, which an access that closes its row sets after ``now``."""
-    u, ready = bank[B_UNIT, b], even(m, start + m[m[GAPS] + (BANK * 6 + PRE) * 6 + ACT])
+    u, gaps = at(bank[B_UNIT, b]), at(m[GAPS] + PRE * 6)
+    ready = even(m, start + m[gaps + BANK * 36 + ACT])
     bank[B_OWN_ACT, b], bank[ACT, b] = max(bank[B_OWN_ACT, b], ready), max(bank[ACT, b], ready)
     bank[B_ROW, b], bank[B_CLOSED, b] = -1, -1
-    apart = m[m[GAPS] + (UNIT * 6 + PRE) * 6 + PRE]
+    apart = m[gaps + UNIT * 36 + PRE]
     if start == now and apart:
         _delay(m, bank, u, PRE, now + apart)
     m[u + U_OPEN] -= 1
@@ -198,7 +201,7 @@ def _precharge(m: Ints, bank: Ints, b: int, start: int, now: int) -> None:
 @inlined
 def _column(m: Ints, bank: Ints, spread: Ints, c: int, b: int, command: int, now: int) -> None:
     """Move a burst; later column commands of its data bus keep their distance by how near they are."""
-    u, groups = bank[B_UNIT, b], m[GROUPS]
+    u, groups = at(bank[B_UNIT, b]), m[GROUPS]
     row_of = (RD_RD if command == RD else WR_RD) * groups + bank[B_GROUP, b]
     first = m[u + U_BUS]
     for other in range(m[u + U_BUS_END] - first):
@@ -207,7 +210,8 @@ def _column(m: Ints, bank: Ints, spread: Ints, c: int, b: int, command: int, now
     for other in range(m[u + U_BUS_END] - first):
         ready = bank[U(WR), U(first + other)]
         bank[U(WR), U(first + other)] = ready + max(now + spread[U(row_of + groups), U(other)] - ready, 0)
-    closes = now + m[m[GAPS] + (BANK * 6 + command) * 6 + PRE]
+    m[c + C_SURE_UNTIL] = -1
+    closes = now + m[at(m[GAPS] + (BANK * 6 + command) * 6 + PRE)]
     bank[B_OWN_PRE, b], bank[PRE, b] = max(bank[B_OWN_PRE, b], closes), max(bank[PRE, b], closes)
     bank[B_USED, b] += 1
     if m[ROW_ACCESSES] and bank[B_USED, b] >= m[ROW_ACCESSES] and bank[B_WAITS, b] < 0:
@@ -218,7 +222,7 @@ def _column(m: Ints, bank: Ints, spread: Ints, c: int, b: int, command: int, now
 def _served(m: Ints, c: int, number: int, command: int, now: int, times: Ints) -> None:
     """When a burst's data are over."""
     done = now + m[READ_DONE if command == RD else WRITE_DONE]
-    times[number, T_DONE] = done
+    times[U(number), T_DONE] = done
     m[c + C_CLOCK] = max(m[c + C_CLOCK], done + m[CLOCK_RUNS_ON])
     m[F_SERVED] += 1
     m[F_IDLE] = 0
@@ -230,7 +234,7 @@ def _served(m: Ints, c: int, number: int, command: int, now: int, times: Ints) -
 @inlined
 def _refresh(m: Ints, bank: Ints, c: int, first: int, command: int, now: int) -> None:
     """Refresh a unit or a bank, or close what is open in it."""
-    u = bank[B_UNIT, first]
+    u = at(bank[B_UNIT, first])
     if command == PRE:
         for b in range(first, first + 1 if m[PER_BANK] else m[u + U_BANK_END]):
             if not bank[B_CLOSED, b]:

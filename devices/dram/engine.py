@@ -66,6 +66,7 @@ from hwsim.devices.dram.layout import (
     T_DONE,
     UNITS,
     Ints,
+    at,
     inlined,
     views,
 )
@@ -79,12 +80,13 @@ def _soonest(m: Ints) -> tuple[int, int]:
     """The next event of a channel and that channel."""
     first, soonest = m[FIRST_CHANNEL], FAR
     found = first
-    for c in range(first, first + m[CHANNELS] * CHANNEL_RECORD, CHANNEL_RECORD):
+    for channel in range(first, first + m[CHANNELS] * CHANNEL_RECORD, CHANNEL_RECORD):
+        c = at(channel)
         event = m[c + C_FLOOR] if m[c + C_STALE] else m[c + C_KEY] >> KEY_BITS
         event = min(event, m[c + C_REFRESH])
         if event < soonest:
             soonest, found = event, c
-    return soonest, found
+    return soonest, at(found)
 
 
 @inlined
@@ -105,15 +107,15 @@ def _admit(m: Ints, bank: Ints, load: Ints, times: Ints) -> None:
         m[F_FLYING] -= 1
     while True:
         m[F_TRY], m[F_BLOCKED] = FAR, FREE
-        number = m[F_NEXT]
+        number = at(m[F_NEXT])
         if number == len(load):
             return
         wanted = (number * m[INTERVAL]) >> SUBTICKS
         if wanted > now:
             m[F_TRY], m[F_BLOCKED] = wanted, PACE
             return
-        b, write = load[number, L_BANK], load[number, L_WRITE]
-        c = bank[B_CHANNEL, b]
+        b, write = at(load[number, L_BANK]), at(load[number, L_WRITE])
+        c = at(bank[B_CHANNEL, b])
         if m[OUTSTANDING] and not write and m[F_FLYING] >= m[OUTSTANDING]:
             m[F_BLOCKED] = CREDIT
             if m[F_HEAD] != m[F_TAIL]:
@@ -134,14 +136,14 @@ def _admit(m: Ints, bank: Ints, load: Ints, times: Ints) -> None:
 def _answered(m: Ints, bank: Ints, load: Ints, number: int, times: Ints) -> bool:
     """A request to an address whose write is queued: a read takes its data from there, a write replaces it."""
     address = load[number, L_ADDRESS]
-    s = bank[B_HEAD + 1, load[number, L_BANK]]
+    s = at(bank[B_HEAD + 1, at(load[number, L_BANK])])
     while s:
         if m[s + Q_ADDRESS] == address:
             m[N_MERGED if load[number, L_WRITE] else N_FORWARDED] += 1
             m[F_SERVED] += 1
             times[number, T_DONE] = m[F_TIME] + 1
             return True
-        s = m[s + Q_NEXT]
+        s = at(m[s + Q_NEXT])
     return False
 
 
@@ -149,7 +151,8 @@ def _answered(m: Ints, bank: Ints, load: Ints, number: int, times: Ints) -> bool
 def _consider_arrivals(m: Ints, bank: Ints) -> None:
     """In all channels in which something has arrived."""
     first = m[FIRST_CHANNEL]
-    for c in range(first, first + m[CHANNELS] * CHANNEL_RECORD, CHANNEL_RECORD):
+    for channel in range(first, first + m[CHANNELS] * CHANNEL_RECORD, CHANNEL_RECORD):
+        c = at(channel)
         if m[c + C_NEW]:
             m[c + C_FLOOR] = max(m[c + C_FLOOR], m[F_TIME] + 1)
             consider_arrivals(m, bank, c)

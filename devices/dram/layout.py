@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 Ints: TypeAlias = NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., object])
 _njit = cast("Callable[..., Callable[[object], object]]", njit)  # its stubs lack two of its options
-U = np.uint64  # as an index: numba then does not look whether it counts from the end
+# Numba looks whether an index counts from the end unless it cannot be negative: a place by itself, and an index in a
+# loop that several banks go through at once.
+at = cast("Callable[[int], int]", np.uint32)
+U = np.uint64
 
 ACT, PRE, RD, WR, REF, REFPB, ACT2 = range(7)
 COMMANDS = ("ACT", "PRE", "RD", "WR", "REF", "REFpb", "ACT2")
@@ -69,7 +72,9 @@ C_FREE, C_FREE_LIST, C_NEW, C_NEW_LIST = range(8, 12)
 # its second command (-1: none), and until when.
 C_COLUMN_BUS, C_ROW_BUS, C_FLOOR, C_DRAIN, C_REFRESH, C_REFRESHED, C_DUE, C_CLOCK = range(12, 20)
 C_KEY, C_FROM, C_PLACE, C_COMMAND, C_FIRST_UNIT, C_FIRST_BANK, C_STALE, C_HALF, C_HALF_BY = range(20, 29)
-CHANNEL_RECORD = 29
+# Of the banks that were opened for requests the first to go on, as far as it is known: when, for which, RD or WR.
+C_SURE_UNTIL, C_SURE_NUMBER, C_SURE_COMMAND = range(29, 32)
+CHANNEL_RECORD = 32
 # Of a queued request: its bank, row, number, whether it was counted as hit, miss or conflict, its address, whether it
 # is written, the slots of the bank's next and previous one of its kind (0: none).
 Q_BANK, Q_ROW, Q_NUMBER, Q_COUNTED, Q_ADDRESS, Q_WRITE, Q_NEXT, Q_BEFORE = range(8)

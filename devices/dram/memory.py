@@ -28,6 +28,7 @@ from hwsim.devices.dram.layout import (
     C_KEY,
     C_NEW_LIST,
     C_REFRESH,
+    C_SURE_UNTIL,
     CHANNEL_RECORD,
     CHANNELS,
     FAR,
@@ -172,7 +173,7 @@ def _lay_channels(channel: Ints, at: dict[str, int], shape: Shape, settings: Set
     channel[:, C_NEW_LIST] = channel[:, C_FREE_LIST] + slots
     channel[:, C_REFRESH] = settings.refresh_every or FAR
     channel[:, C_KEY] = NEVER
-    channel[:, C_HALF] = -1
+    channel[:, C_HALF] = channel[:, C_SURE_UNTIL] = -1
     channel[:, C_FIRST_UNIT] = at["unit"] + number * shape.buses * shape.units * UNIT_RECORD
     channel[:, C_FIRST_BANK] = number * shape.banks_of_channel
 

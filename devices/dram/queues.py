@@ -26,6 +26,7 @@ from hwsim.devices.dram.layout import (
     C_NEW_LIST,
     C_OPENED,
     C_READS,
+    C_SURE_UNTIL,
     L_ADDRESS,
     L_BANK,
     L_ROW,
@@ -40,7 +41,9 @@ from hwsim.devices.dram.layout import (
     Q_NUMBER,
     Q_ROW,
     Q_WRITE,
+    RD,
     Ints,
+    at,
     inlined,
 )
 
@@ -48,10 +51,10 @@ from hwsim.devices.dram.layout import (
 @inlined
 def enter(m: Ints, bank: Ints, c: int, load: Ints, number: int) -> None:
     """Put a request at the end of its bank's list."""
-    b, row, write = load[number, L_BANK], load[number, L_ROW], load[number, L_WRITE]
+    b, row, write = at(load[number, L_BANK]), load[number, L_ROW], at(load[number, L_WRITE])
     m[c + C_FREE] -= 1
-    s = m[m[c + C_FREE_LIST] + m[c + C_FREE]]
-    before = bank[B_TAIL + write, b]
+    s = at(m[at(m[c + C_FREE_LIST] + m[c + C_FREE])])
+    before = at(bank[B_TAIL + write, b])
     m[s + Q_BANK], m[s + Q_ROW], m[s + Q_NUMBER], m[s + Q_COUNTED] = b, row, number, 0
     m[s + Q_ADDRESS], m[s + Q_WRITE], m[s + Q_NEXT], m[s + Q_BEFORE] = load[number, L_ADDRESS], write, 0, before
     if before:
@@ -60,7 +63,7 @@ def enter(m: Ints, bank: Ints, c: int, load: Ints, number: int) -> None:
         bank[B_HEAD + write, b] = s
     bank[B_TAIL + write, b] = s
     m[c + C_READS + write] += 1
-    m[m[c + C_NEW_LIST] + m[c + C_NEW]] = s
+    m[at(m[c + C_NEW_LIST] + m[c + C_NEW])] = s
     m[c + C_NEW] += 1
     if row == bank[B_ROW, b]:
         if not bank[B_HIT_SLOT + write, b]:
@@ -72,7 +75,7 @@ def enter(m: Ints, bank: Ints, c: int, load: Ints, number: int) -> None:
 @inlined
 def leave(m: Ints, bank: Ints, c: int, s: int) -> None:
     """Take a request out of its bank's list; offers stay as they are."""
-    b, write, before, after = m[s + Q_BANK], m[s + Q_WRITE], m[s + Q_BEFORE], m[s + Q_NEXT]
+    b, write, before, after = at(m[s + Q_BANK]), at(m[s + Q_WRITE]), at(m[s + Q_BEFORE]), at(m[s + Q_NEXT])
     if before:
         m[before + Q_NEXT] = after
     else:
@@ -82,36 +85,36 @@ def leave(m: Ints, bank: Ints, c: int, s: int) -> None:
     else:
         bank[B_TAIL + write, b] = before
     m[c + C_READS + write] -= 1
-    m[m[c + C_FREE_LIST] + m[c + C_FREE]] = s
+    m[at(m[c + C_FREE_LIST] + m[c + C_FREE])] = s
     m[c + C_FREE] += 1
 
 
 @inlined
 def next_hit(m: Ints, bank: Ints, c: int, s: int) -> None:
     """The hit in a slot was served: offer the one after it."""
-    b, write, after = m[s + Q_BANK], m[s + Q_WRITE], m[s + Q_NEXT]
+    b, write, after = at(m[s + Q_BANK]), at(m[s + Q_WRITE]), at(m[s + Q_NEXT])
     row = bank[B_ROW, b]
     while after and m[after + Q_ROW] != row:
-        after = m[after + Q_NEXT]
+        after = at(m[after + Q_NEXT])
     _offer_hit(m, bank, c, b, write, after)
     if m[PROTECT_HITS]:
-        _offer_miss(m, bank, c, b, write, bank[B_MISS_SLOT + write, b])
+        _offer_miss(m, bank, c, b, write, at(bank[B_MISS_SLOT + write, b]))
 
 
 @inlined
 def row_opened(m: Ints, bank: Ints, b: int) -> None:
     """Another row is open: find its hits and misses anew."""
-    c, row = bank[B_CHANNEL, b], bank[B_ROW, b]
+    c, row = at(bank[B_CHANNEL, b]), bank[B_ROW, b]
     for write in range(2):
-        s = bank[B_HEAD + write, b]
+        s = at(bank[B_HEAD + write, b])
         if s:
-            hit, miss = 0, 0
+            hit, miss = at(0), at(0)
             while s and not (hit and miss):
                 if m[s + Q_ROW] == row:
                     hit = hit or s
                 else:
                     miss = miss or s
-                s = m[s + Q_NEXT]
+                s = at(m[s + Q_NEXT])
             _offer_hit(m, bank, c, b, write, hit)
             _offer_miss(m, bank, c, b, write, miss)
         else:
@@ -121,28 +124,32 @@ def row_opened(m: Ints, bank: Ints, b: int) -> None:
 @inlined
 def row_closed(m: Ints, bank: Ints, b: int) -> None:
     """No row is open: whatever is queued misses it."""
-    c = bank[B_CHANNEL, b]
+    c = at(bank[B_CHANNEL, b])
     for write in range(2):
-        _offer_hit(m, bank, c, b, write, 0)
-        _offer_miss(m, bank, c, b, write, bank[B_HEAD + write, b])
+        s = at(bank[B_HEAD + write, b])
+        if s:
+            _offer_hit(m, bank, c, b, write, 0)
+            _offer_miss(m, bank, c, b, write, s)
 
 
 @inlined
 def await_column(m: Ints, bank: Ints, b: int) -> None:
     """A bank is open for a request, whose column command may come."""
-    write = bank[B_WRITES, b]
-    m[bank[B_CHANNEL, b] + C_OPENED + write] += 1
+    c, write = at(bank[B_CHANNEL, b]), at(bank[B_WRITES, b])
+    m[c + C_OPENED + write] += 1
     bank[B_AWAITED + write, b] = bank[B_WAITS, b]
+    if bank[RD + write, b] <= m[c + C_SURE_UNTIL]:
+        m[c + C_SURE_UNTIL] = -1
 
 
 @inlined
 def awaited_came(m: Ints, bank: Ints, b: int) -> None:
     """The request that a bank was opened for is served: its row may be closed again."""
-    c, write = bank[B_CHANNEL, b], bank[B_WRITES, b]
+    c, write = at(bank[B_CHANNEL, b]), at(bank[B_WRITES, b])
     m[c + C_OPENED + write] -= 1
     bank[B_AWAITED + write, b], bank[B_WAITS, b] = NONE, -1
     for kind in range(2):
-        s = bank[B_MISS_SLOT + kind, b]
+        s = at(bank[B_MISS_SLOT + kind, b])
         if s:
             _offer_miss(m, bank, c, b, kind, s)
 

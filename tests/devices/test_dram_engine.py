@@ -13,8 +13,28 @@ from hypothesis import strategies as st
 
 from hwsim.devices.dram.card import Dram, dram_names, load_dram
 from hwsim.devices.dram.engine import run
-from hwsim.devices.dram.layout import COMMANDS, N_COMMANDS, N_HIT
+from hwsim.devices.dram.layout import (
+    B_HEAD,
+    B_HIT,
+    B_MISS,
+    B_ROW,
+    B_WAITS,
+    C_HITS,
+    C_MISSES,
+    C_READS,
+    COMMANDS,
+    FIRST_CHANNEL,
+    N_COMMANDS,
+    N_HIT,
+    NONE,
+    NUMBERS,
+    Q_NEXT,
+    Q_NUMBER,
+    Q_ROW,
+    views,
+)
 from hwsim.devices.dram.memory import new_memory
+from hwsim.devices.dram.patterns import MAX_BURSTS
 from hwsim.devices.dram.rules import rules_of, settings_of
 from hwsim.devices.dram.schema import ControllerFile
 from hwsim.devices.dram.simulate import Question, simulate
@@ -75,6 +95,50 @@ def test_engine_equals_the_reference(data: st.DataObject, name: str, chosen: Con
     assert [(t, c, b) for t, c, b, _ in commands] == [(t, c, b) for t, c, b, _ in slow.commands][: len(commands)]
     assert times[:, 1].tolist() == [slow.done[number] for number in range(len(load))]
     assert times[:, 0].tolist() == [slow.arrived[number] for number in range(len(load))]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data(), st.sampled_from(CARDS), controllers())
+def test_banks_offer_their_oldest_requests(data: st.DataObject, name: str, chosen: ControllerFile) -> None:
+    """After any number of bursts: what a look through all queued requests finds, and as many as are counted."""
+    card = load_dram(name)
+    load = data.draw(loads(banks_of(card)))
+    rules = rules_of(card, 1)
+    m = new_memory(rules.shape, settings_of(card, rules, chosen, 0, 0.0), rules.gap, rules.span)
+    bank, _ = views(m)
+    channel = m[m[FIRST_CHANNEL] :]
+    for goal in range(1, len(load) + 1):
+        assert run(m, load, np.zeros((len(load), 2), np.int64), np.zeros((0, 4), np.int64), goal)
+        for kind in (0, 1):
+            queued = [listed(m, first) for first in bank[B_HEAD + kind].tolist()]
+            offered = [
+                offers(one, row, waits >= 0, chosen.scheduler == "frfcfs-hits")
+                for one, row, waits in zip(queued, bank[B_ROW].tolist(), bank[B_WAITS].tolist(), strict=True)
+            ]
+            assert bank[[B_HIT + kind, B_MISS + kind]].T.tolist() == [list(one) for one in offered]
+            assert channel[C_READS + kind] == sum(map(len, queued))
+            assert channel[C_HITS + kind] == sum(hit < NONE for hit, _ in offered)
+            assert channel[C_MISSES + kind] == sum(miss < NONE for _, miss in offered)
+
+
+def listed(m: Any, slot: int) -> list[tuple[int, int]]:
+    """Number and row of the requests in a bank's list."""
+    found = []
+    while slot:
+        found.append((int(m[slot + Q_NUMBER]), int(m[slot + Q_ROW])))
+        slot = int(m[slot + Q_NEXT])
+    return found
+
+
+def offers(queued: list[tuple[int, int]], row: int, waits: bool, protects: bool) -> tuple[int, int]:
+    """The oldest hit; the oldest miss, unless the row is awaited or an older hit is protected."""
+    hit = min((number for number, wanted in queued if wanted == row), default=NONE)
+    miss = min((number for number, wanted in queued if wanted != row), default=NONE)
+    return hit, NONE if waits or (protects and hit < miss) else miss
+
+
+def test_numbers_of_requests_fit() -> None:
+    assert MAX_BURSTS <= NUMBERS + 1
 
 
 @settings(max_examples=20, deadline=None)
