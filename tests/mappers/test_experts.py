@@ -22,7 +22,7 @@ from hwsim.systemfile import load_system
 from hwsim.testing import check_mapper
 
 EXPERT = 18_874_368  # bytes of an expert of Switch-Base in fp32: 2 x 768 x 3072 x 4
-LINK = 32e9
+LINK = 31.5e9
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_experts_wait_for_their_own_layers_fetch_only(device):
 
 
 def test_on_demand_adds_its_fetches_to_the_step(device):
-    """Experts over 32 GB/s and the 1 us of the link, through an arena: six times, nothing hidden."""
+    """Experts over 31.5 GB/s and the 1 us of the link, through an arena: six times, nothing hidden."""
     alone = seconds(device, mode="gpu-only")
     hbm = device.card.main.bandwidth
     fetch = EXPERT / LINK + 1e-6 + 2 * EXPERT / hbm
@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_said(device):
 
 
 def test_experts_of_a_drive_come_straight_or_over_the_host():
-    """7 GB/s of a 980 Pro; a bounce adds a copy over 32 GB/s, as the artifact reads whole files before it copies."""
+    """7 GB/s of a 980 Pro; a bounce adds a copy over 31.5 GB/s, as the artifact reads whole files before it copies."""
     system = load_system({"gpu": "nvidia-a100-80gb", "storage": ["samsung-980-pro"]})
     times = {
         bounced: seconds(system, mode="prefetch-all", source="storage0.nand", bounced=bounced, staged=False)

@@ -97,7 +97,7 @@ def test_reading_for_the_gpu_is_bound_by_drive_or_link():
     ssd = system("samsung-980-pro")
     assert seconds(ssd, attention="gpu") == pytest.approx(cached(1536) / READ, rel=0.01)
     host = seconds(ssd, attention="gpu", at=("host",), batch=16)
-    assert host == pytest.approx(cached(1536, 16) / 32e9, rel=0.02)
+    assert host == pytest.approx(cached(1536, 16) / 31.5e9, rel=0.02)
 
 
 def test_without_reading_ahead_the_rest_of_the_layer_adds_up():
