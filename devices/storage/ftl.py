@@ -295,6 +295,14 @@ def _settle(s: State, slot: int) -> None:
         s[block_of(s, slot) + Bl.PENDING] -= 1
 
 
+@compiled
+def _make_room(s: State, group: int, least: int) -> None:
+    """Collect until a group has so many free blocks, or nothing to reclaim."""
+    for _ in range(s[K.BLOCKS]):
+        if s[group + Gr.FREE] >= least or not _collect(s, group):
+            return
+
+
 @entry
 def fill(s: State, first: int, count: int, random: bool) -> None:
     """Write ``count`` mapping units in no time, in turn from ``first`` or drawn from all, collecting as needed."""
@@ -311,9 +319,7 @@ def fill(s: State, first: int, count: int, random: bool) -> None:
         if ends_row(s, slot) and not s[K.STATIC]:
             advance(s)
         if ends_block(s, slot):
-            for _ in range(s[K.BLOCKS]):
-                if s[group + Gr.FREE] >= s[K.GC_START] or not _collect(s, group):
-                    break
+            _make_room(s, group, s[K.GC_START])
         if s[M.FAULT]:
             return
 
@@ -327,3 +333,5 @@ def close_rows(s: State) -> None:
         if s[group + USER + 1] % s[K.ROW_SLOTS] != 0:
             skip_row(s, group, USER)
             s[block + Bl.PENDING] -= 1
+            if s[group + USER] != block:  # it is full: writes must find as many free blocks as they wait for
+                _make_room(s, group, s[K.GC_STOP])

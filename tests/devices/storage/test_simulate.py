@@ -22,7 +22,7 @@ from hwsim.devices.storage.drive import Cache, Drive, Mechanics, Nvme
 from hwsim.devices.storage.events import next_event, schedule
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.report import report
-from hwsim.devices.storage.simulate import Outcome, simulate
+from hwsim.devices.storage.simulate import Outcome, prepare, simulate, spanned
 from hwsim.devices.storage.state import SOURCE_BITS, TICKS, Ints, K, M, N, words
 from hwsim.devices.storage.things import Bl, Block, Ch, Gr, Log, Op, Pl
 from hwsim.devices.storage.trace import Trace
@@ -240,6 +240,17 @@ class TestLaws:
                 expected.append(pending.pop(0))
         taken += [next_event(state) for _ in pending]
         assert [(key >> SOURCE_BITS, key & (1 << SOURCE_BITS) - 1) for key in taken] == expected + pending
+
+    @pytest.mark.parametrize("seed", [1, 2, 3])
+    def test_a_steady_drive_has_the_free_blocks_that_writes_wait_for(self, seed: int) -> None:
+        """Also where padding its open rows fills a block (with seeds 1 and 3)."""
+        drive = small(blocks=64, pages=24, bits=3, reads=(50e-6,), one_shot=True, ganged_planes=True, cache=CACHED)
+        load = Load("randrw", 4096, 16, number_ios=1000, precondition="steady", seed=seed)
+        span, size, _ = spanned(drive, load)
+        state = build(drive, load.stream(size), span, load.depth, seed=seed)
+        prepare(state, "steady", size)
+        groups = table(state, K.GROUPS_AT, Gr.SIZE, int(state[K.GROUPS]))
+        assert (groups[:, Gr.FREE] >= state[K.GC_STOP]).all()
 
     def test_wear_is_levelled(self) -> None:
         """A part of the drive that is never written again does not keep its blocks young."""
