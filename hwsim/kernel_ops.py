@@ -16,6 +16,10 @@ GATES = {"gla": "k", "ssd": "1", "delta_rule": "1", "gated_delta_rule": "11", "k
 """Elements of each gate per token and head: 1, d_k or d_v."""
 
 
+MOST = 2**50
+"""No size of a kernel is larger: a PiB, of which times still are numbers that people read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """What a field holds: an integer of at least ``least``, or one of ``choices``; ``default`` makes it optional."""
@@ -28,14 +32,14 @@ class Field:
         """Whether ``value`` is valid; the choices are all of one type."""
         if self.choices:
             return isinstance(value, type(self.choices[0])) and value in self.choices
-        return isinstance(value, int) and value >= self.least and not isinstance(value, bool)
+        return isinstance(value, int) and self.least <= value <= MOST and not isinstance(value, bool)
 
     @property
     def expected(self) -> str:
         """What would be valid, in words."""
         if self.choices:
             return "one of " + ", ".join(shown(choice) for choice in self.choices)
-        return f"an integer of at least {self.least}"
+        return f"an integer of at least {self.least} and at most 2^50"
 
 
 SIZE = Field()

@@ -96,6 +96,8 @@ def read_measurements(source: str | Path) -> Measurements:
     try:
         lines = file.read_text("utf-8").splitlines()
     except FileNotFoundError:
+        if file.name != str(source) or file.name.endswith(".csv"):
+            raise InputError(Problem("no such file", str(source))) from None
         raise UnknownNameError("measurements", str(source), shipped) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(Problem(f"cannot be read: {error}", str(source))) from None

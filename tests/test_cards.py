@@ -12,6 +12,7 @@ import yaml
 
 from hwsim.card import MARKS, CardFile
 from hwsim.device import load_device
+from hwsim.errors import CardError
 from hwsim.units import parse
 
 CARDS = Path(__file__).parents[1] / "devices" / "cards"
@@ -244,3 +245,17 @@ def test_csd_engine_is_its_dsp_slices() -> None:
 
 def test_crossbar_holds_its_cells() -> None:
     assert si(memories("rram-40nm-macro")["rram"]["capacity"], "B") == 512 * 512 / 8
+
+
+def test_what_a_change_makes_wrong_has_no_line_in_the_card():
+    with pytest.raises(CardError) as caught:
+        load_device("nvidia-a6000", {"memories.gddr6.bandwidth": "0 GB/s"})
+    assert str(caught.value) == "memories.gddr6.bandwidth: must be above zero"
+
+
+def test_what_is_wrong_without_the_change_is_told_with_its_line(tmp_path):
+    text = (CARDS / "nvidia-a6000.yaml").read_text("utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("family: gpu", "family: gpu\nfamly: gpu"))
+    with pytest.raises(CardError, match=r"mine\.yaml:\d+:\d+: famly: unknown key"):
+        load_device(path, {"memories.gddr6.bandwidth": "1 TB/s"})

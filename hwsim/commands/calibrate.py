@@ -65,7 +65,10 @@ def calibrate(
         for family, states in found.spreads.items()
         for state, known in states.items()
     ]
-    print_table(spread, ("family", "cache", "unseen rows", "MAPE", "measured / predicted"), "on rows not fitted")
+    if spread:
+        print_table(spread, ("family", "cache", "unseen rows", "MAPE", "measured / predicted"), "on rows not fitted")
+    else:
+        say("no rows were left to check it on: how far it is off is not known")
 
 
 def _percent(error: float | None) -> str:
