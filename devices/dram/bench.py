@@ -8,6 +8,7 @@ from typing import Any
 from hwsim.devices.dram.card import dram_names, load_dram
 from hwsim.devices.dram.effective import behind as behind
 from hwsim.devices.dram.layout import COMMANDS
+from hwsim.devices.dram.schema import DramFile
 from hwsim.devices.dram.simulate import Answer, Question, simulate
 
 
@@ -90,3 +91,10 @@ def show(name: str) -> dict[str, Any]:
         for path, figure in card.figures.items()
     ]
     return {"dram": card.name, "title": card.title, "standard": card.standard, "figures": figures}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a DRAM card."""
+    from hwsim.study.schema import json_schema
+
+    return json_schema(DramFile, "hwsim dram")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hwsim.devices.storage.analytic import analyse
-from hwsim.devices.storage.card import drive_names, load_drive
+from hwsim.devices.storage.card import DriveFile, drive_names, load_drive
 from hwsim.devices.storage.drive import Cache, Drive
 from hwsim.devices.storage.inside import Rates
 from hwsim.devices.storage.load import Load
@@ -82,6 +82,13 @@ def show(name: str) -> dict[str, Any]:
         for path, figure in drive.figures.items()
     ]
     return {"drive": drive.name, "title": drive.title, "figures": figures}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a drive's card."""
+    from hwsim.study.schema import json_schema
+
+    return json_schema(DriveFile, "hwsim drive")
 
 
 def replayed(drive: Drive, load: Load, path: Path, tell: Tell = silent) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def bench(
         "controller": {name: value for name, value in chosen.items() if value is not None},
     }
     with Progress() as progress:
-        found = _harness().bench(card, question, progress.done)
+        found = harness().bench(card, question, progress.done)
     if json:
         print_json(found)
     else:
@@ -150,7 +150,7 @@ def bench(
 @app.command("list")
 def list_cards(json: options.Json = False) -> None:
     """The DRAM cards that ship."""
-    rows = _harness().cards()
+    rows = harness().cards()
     if json:
         print_json(rows)
     else:
@@ -163,7 +163,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """A DRAM card with the mark and source of every figure."""
-    shown_card = _harness().show(card)
+    shown_card = harness().show(card)
     if json:
         print_json(shown_card)
         return
@@ -174,7 +174,7 @@ def show(
     print_table(cells, ("figure", "value", "mark", "source", "note"), shown_card["title"])
 
 
-class _Harness(Protocol):
+class Harness(Protocol):
     """What the room of devices does for these commands."""
 
     def bench(
@@ -185,11 +185,14 @@ class _Harness(Protocol):
 
     def show(self, name: str) -> dict[str, Any]: ...
 
+    def schema(self) -> dict[str, Any]: ...
 
-def _harness() -> _Harness:
+
+def harness() -> Harness:
+    """The room's side of these commands."""
     from hwsim.registry import load_plugin
 
-    return cast("_Harness", load_plugin("hwsim.harnesses", "dram"))
+    return cast("Harness", load_plugin("hwsim.harnesses", "dram"))
 
 
 def _print(found: Mapping[str, Any]) -> None:

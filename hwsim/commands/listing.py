@@ -66,12 +66,23 @@ def show(
 
 
 def print_schema(
-    what: Annotated[Literal["study", "card", "system", "calibration"], typer.Argument(help="Which kind of file.")],
+    what: Annotated[
+        Literal["study", "card", "system", "calibration", "drive", "dram"], typer.Argument(help="Which kind of file.")
+    ],
 ) -> None:
-    """Print the JSON Schema of a study, a card, a system or a calibration, for editors."""
+    """Print the JSON Schema of a study, a card, a system, a calibration, a drive or a DRAM card, for editors."""
+    from hwsim.commands.dram import harness as dram
+    from hwsim.commands.storage import harness as storage
     from hwsim.study.schema import calibration_schema, card_schema, study_schema, system_schema
 
-    schemas = {"study": study_schema, "card": card_schema, "system": system_schema, "calibration": calibration_schema}
+    schemas: dict[str, Callable[[], dict[str, Any]]] = {
+        "study": study_schema,
+        "card": card_schema,
+        "system": system_schema,
+        "calibration": calibration_schema,
+        "drive": lambda: storage().schema(),
+        "dram": lambda: dram().schema(),
+    }
     print_json(schemas[what]())
 
 

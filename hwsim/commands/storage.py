@@ -137,6 +137,8 @@ class Harness(Protocol):
 
     def show(self, name: str) -> dict[str, Any]: ...
 
+    def schema(self) -> dict[str, Any]: ...
+
 
 def harness() -> Harness:
     """The room's side of these commands."""

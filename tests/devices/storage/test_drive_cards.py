@@ -143,3 +143,18 @@ def test_drives_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
         assert len(figures) >= 40 and all(figure["source"] for figure in figures)
     assert main(["storage", "show", "samsung-980-pro"]) == 0
     assert "bus.bandwidth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "folder"), [("drive", "storage"), ("dram", "dram")])
+def test_the_committed_schema_is_fresh_and_cards_name_it(
+    name: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If this fails: `hwsim schema drive > schemas/drive.schema.json`, and the same for dram."""
+    root = Path(__file__).parents[3]
+    assert main(["schema", name]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert json.loads((root / "schemas" / f"{name}.schema.json").read_text("utf-8")) == found
+    assert found["properties"][name] and "draft-07" in found["$schema"]
+    for file in (root / "devices" / folder / "cards").glob("*.yaml"):
+        first = file.read_text("utf-8").partition("\n")[0]
+        assert first == f"# yaml-language-server: $schema=../../../schemas/{name}.schema.json", file
