@@ -22,6 +22,7 @@ from hwsim.units import format_seconds
 
 MAX_BARS = 64
 BAR_HEIGHT = 23
+LEAST_HEIGHT = 170  # pixels, of the title of the axis
 HUES = dict(zip((*CATEGORIES, HOST_WAIT), (*PALETTE[: len(CATEGORIES)], GREY), strict=True))
 SHARE, SECONDS = "share", "seconds"
 AXES: dict[str, dict[str, object]] = {
@@ -51,8 +52,9 @@ def breakdown_figure(cases: pd.DataFrame, kernels: pd.DataFrame) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0.3, updatemenus=menu)
     figure.update_xaxes(AXES[SHARE])
     figure.update_yaxes(range=[-0.5, len(drawn) - 0.5], title_text="Device, model and phase")
-    figure.update_yaxes(dividerwidth=0.5, dividercolor=GREY)
-    return finish(figure, BAR_HEIGHT * len(drawn), _notes(bars, chosen, cases), {"Kind": kinds}, margin_r=84)
+    figure.update_yaxes(dividerwidth=0.5, dividercolor=GREY, tickmode="linear", dtick=1)
+    height = max(LEAST_HEIGHT, BAR_HEIGHT * len(drawn))
+    return finish(figure, height, _notes(bars, chosen, cases), {"Kind": kinds}, margin_r=84)
 
 
 def by_category(frame: pd.DataFrame) -> pd.DataFrame:

@@ -28,7 +28,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Liberation Sans", sans-serif'
 
 # Pixels above the panels, from the top: legends, a row of buttons, the panels' titles.
-MARGIN, LEGEND_LINE, MENU_LINE, TITLE_LINE, BOTTOM = 6, 22, 34, 30, 58
+MARGIN, LEGEND_LINE, MENU_LINE, TITLE_LINE, BOTTOM = 6, 22, 34, 38, 58
 LEGEND_WIDTH, LEGEND_CHARACTER, LEGEND_KEY = 1000, 6.5, 46
 MAX_BUTTONS = 6  # more choices are a dropdown
 
