@@ -11,7 +11,8 @@ conv          batch, in_channels, out_channels, groups, in_size, out_size, kerne
               direction: forward, grad_input or grad_weight
 attention     batch, heads, kv_heads, q_len, kv_len, head_dim, v_dim, causal, window (0: none); backward
 recurrence    rule, batch, tokens, heads, d_k, d_v, chunk (0: one token after the other); backward
-elementwise   function, numel
+elementwise   function, numel; gaps (operands are not walked over as the result is: gaps, repeated elements, other
+              orders), across (one along another dimension)
 reduce        function, rows, cols (elements reduced into each output)
 softmax       rows, cols; backward
 norm          function, rows, cols; backward

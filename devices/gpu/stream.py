@@ -117,6 +117,9 @@ def arithmetic_of(kernel: Kernel) -> float:
 
 def elementwise(kernel: Kernel) -> Blocks:
     """Vectorised blocks of 1,024 elements; what is left over goes element by element, each after the last."""
+    if "fused" not in kernel.attrs and (kernel.attrs.get("gaps") or kernel.attrs.get("across")):
+        counted = dtype(kernel.work.dtype).bytes_for(1) if kernel.attrs.get("across") else 0.0
+        return addressed(kernel, arithmetic_of(kernel), len(kernel.work.accesses), counted)
     elements = elements_of(kernel)
     per_element = arithmetic_of(kernel) / elements
     work = THREADS * ELEMENTS
@@ -125,6 +128,33 @@ def elementwise(kernel: Kernel) -> Blocks:
     full = ELEMENTS * per_element * (LONE_ISSUE - 1.0) if elements >= work else 0.0
     tail = ceil(rest / THREADS) * per_element * DEPENDENT_CYCLES if rest < work else 0.0
     return grid(blocks, THREADS, instructions=arithmetic_of(kernel) / LANES / blocks, cycles=max(full, tail))
+
+
+def addressed(kernel: Kernel, arithmetic: float, operands: int, counted: float) -> Blocks:
+    """Elements one after the other, the address of each operand found by divisions.
+
+    One operand may be read across, each element from a sector of its own, of which ``counted`` bytes are in the flows.
+    A block finds the sectors of neighbouring columns again that it reads itself, in the first cache of its unit, at the
+    pace of the cache but without its bytes.
+    """
+    width = dtype(kernel.work.dtype).bytes_for(1)
+    elements, rows = elements_of(kernel), kernel.size("rows")
+    each = STRIDED_ELEMENTS if width <= 2 else WIDE_STRIDED_ELEMENTS
+    blocks = ceil(elements / (THREADS * each))
+    waits = min(each, ceil(elements / THREADS))  # threads take elements that lie a block apart
+    apart = rows / (rows + NEAR_ROWS) if rows else 1.0
+    found = min(1.0, KEPT_ROWS / rows) if rows else 0.0
+    own = found * min(apart, rows / (THREADS * each)) + (1.0 - found) * apart
+    paced, moved = (max(LONE_SECTOR * share, width) * elements for share in (apart, own))
+    return grid(
+        blocks,
+        THREADS,
+        instructions=(operands * STRIDED_OPERAND * elements + arithmetic) / LANES / blocks,
+        source_waits=waits,
+        cycles=waits * STRIDED_OPERAND * DEPENDENT_CYCLES,
+        again=moved - counted * elements if counted else 0.0,
+        idle=paced - moved if counted else 0.0,
+    )
 
 
 def copied(kernel: Kernel) -> Blocks:
@@ -146,32 +176,9 @@ def copied(kernel: Kernel) -> Blocks:
 
 
 def transposed(kernel: Kernel) -> Blocks:
-    """Elements one after the other in the order of the result, each read from a sector of its own.
-
-    A block finds the sectors of neighbouring columns again that it reads itself, in the first cache of its unit, at the
-    pace of the cache but without its bytes.
-    """
-    width = dtype(kernel.work.dtype).bytes_for(1)
-    elements = elements_of(kernel)
-    rows = kernel.size("rows")
-    apart = rows / (rows + NEAR_ROWS) if rows else 1.0
-    each = STRIDED_ELEMENTS if width <= 2 else WIDE_STRIDED_ELEMENTS
-    blocks = ceil(elements / (THREADS * each))
-    instructions = (2 * STRIDED_OPERAND + OPERAND) * elements / LANES / blocks
-    waits = min(each, ceil(elements / THREADS))  # threads take elements that lie a block apart
-    cycles = waits * STRIDED_OPERAND * DEPENDENT_CYCLES
-    found = min(1.0, KEPT_ROWS / rows) if rows else 0.0
-    own = found * min(apart, rows / (THREADS * each)) + (1.0 - found) * apart
-    paced, moved = (max(LONE_SECTOR * share, width) * elements for share in (apart, own))
-    return grid(
-        blocks,
-        THREADS,
-        instructions=instructions,
-        source_waits=waits,
-        cycles=cycles,
-        again=moved - SECTOR * elements,  # flows count a sector for every element
-        idle=paced - moved,
-    )
+    """Elements in the order of the result, each read from a sector of its own or from a longer run."""
+    across = any(flow.pattern is Pattern.STRIDED and flow.granule > 0.0 for flow in kernel.flows)
+    return addressed(kernel, OPERAND * elements_of(kernel), 2, SECTOR if across else 0.0)
 
 
 STREAM = Family(shape, spread)

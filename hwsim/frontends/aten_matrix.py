@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hwsim.frontends.aten import Call, lowers
+from hwsim.frontends.aten_layout import dense, order, packed
 from hwsim.graph import Kind
 from hwsim.sizes import product
 
@@ -90,7 +91,15 @@ def _factors_first(call: Call) -> list[torch.Tensor]:
 @lowers("convolution _convolution cudnn_convolution convolution_overrideable")
 def _conv(call: Call) -> None:
     x, weight = call.args[0], call.args[1]
-    call.emit(Kind.CONV, **_conv_attrs(call, x, weight, call.result), direction="forward")
+    operands = [_in_a_format(call, x), *(tensor for tensor in call.inputs if tensor is not x)]
+    call.emit(Kind.CONV, operands, **_conv_attrs(call, x, weight, call.result), direction="forward")
+
+
+def _in_a_format(call: Call, x: torch.Tensor) -> torch.Tensor:
+    """Images with channels last are taken as they are, others and sequences with channels first."""
+    channels_last = [0, *range(2, x.dim()), 1]
+    last = x.dim() > 3 and dense(x) and order(x) == [dim for dim in channels_last if dim in order(x)]
+    return x if last else packed(call, x)
 
 
 @lowers("convolution_backward")
@@ -149,8 +158,11 @@ def _attention_attrs(call: Call, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
 
 @lowers("hwsim::recurrence")
 def _recurrence(call: Call) -> None:
+    """Libraries take contiguous operands; queries and keys that heads share are copied to each of them instead."""
     q, _, v = call.args[:3]
-    call.emit(Kind.RECURRENCE, **_recurrence_attrs(call, q, v, call.arg("rule"), call.arg("chunk")))
+    operands = [x if x.dim() == v.dim() and x.shape[2] != v.shape[2] else packed(call, x) for x in call.inputs]
+    attrs = _recurrence_attrs(call, q, v, call.arg("rule"), call.arg("chunk"))
+    call.emit(Kind.RECURRENCE, operands, **attrs)
 
 
 @lowers("hwsim::recurrence_backward")

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hwsim.frontends.aten import Call, aten_ops, lowers
+from hwsim.frontends.aten_layout import order, reordering
 from hwsim.graph import Kind
 from hwsim.sizes import Size, combine, product
 
@@ -107,8 +108,12 @@ def _embedding_bag_backward(call: Call) -> None:
 )
 def _copy(call: Call) -> None:
     result = call.result
-    strided = call.info.name in _REORDERING or any(_order(t) != _order(result) for t in call.inputs)
-    call.emit(Kind.COPY, numel=call.numel(result), strided=strided)
+    layout: dict[str, Any] = {
+        "strided": call.info.name in _REORDERING or any(order(t) != order(result) for t in call.inputs)
+    }
+    if call.info.name == "aten::clone":
+        layout = reordering(call.inputs[0], result)
+    call.emit(Kind.COPY, numel=call.numel(result), **layout)
 
 
 _REORDERING = aten_ops("roll flip rot90 pixel_shuffle pixel_unshuffle im2col col2im")
@@ -120,8 +125,8 @@ def _to_copy(call: Call) -> None:
     source, result = call.args[0], call.result
     if source.dtype != result.dtype:
         call.emit(Kind.ELEMENTWISE, function="cast", numel=call.numel(result))
-    elif _order(source) != _order(result):
-        call.emit(Kind.COPY, numel=call.numel(result), strided=True)
+    elif order(source) != order(result):
+        call.emit(Kind.COPY, numel=call.numel(result), **reordering(source, result))
     else:
         call.sink.alias(result, source)
 
@@ -209,10 +214,3 @@ def _selection(call: Call) -> tuple[Size, Size]:
     broadcast: Any = torch.broadcast_shapes
     picked = map(call.sink.size, broadcast(*(index.shape for index in indices)))
     return product([*kept, *shape[position:], *picked]), product(shape[last:])
-
-
-def _order(tensor: torch.Tensor) -> list[int]:
-    """The order of dimensions in memory, outermost first; broadcast ones and those of one element are left out."""
-    dims = [dim for dim in range(tensor.dim()) if tensor.shape[dim] != 1 and tensor.stride(dim) != 0]
-    strides = tensor.stride()
-    return sorted(dims, key=lambda dim: (-strides[dim], dim))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from hwsim.frontends.aten import Call, lowers
+from hwsim.frontends.aten_layout import addressing
 from hwsim.graph import Kind
 from hwsim.sizes import Size, combine, product
 
@@ -115,13 +116,13 @@ def _elementwise(call: Call) -> None:
     function = _FUNCTION_OF[call.info.name]
     if function == "div" and "rounding_mode" in call.info.positions and call.arg("rounding_mode") is not None:
         function = "remainder"
-    call.emit(Kind.ELEMENTWISE, function=function, numel=call.numel(call.result))
+    call.emit(Kind.ELEMENTWISE, function=function, numel=call.numel(call.result), **addressing(call))
 
 
 @lowers("gelu")
 def _gelu(call: Call) -> None:
     function = "gelu_tanh" if call.arg("approximate") == "tanh" else "gelu"
-    call.emit(Kind.ELEMENTWISE, function=function, numel=call.numel(call.result))
+    call.emit(Kind.ELEMENTWISE, function=function, numel=call.numel(call.result), **addressing(call))
 
 
 @lowers(*_REDUCTION_OF)
