@@ -71,7 +71,7 @@ def analyse(drive: Drive, load: Load) -> Answer:
     rest = load.reads * read_time + (1 - load.reads) * write_time
     stations = list(zip(reads, writes, strict=True))
     throughput, bound = _solve(drive, load, stations, rest)
-    if drive.cache.capacity and load.reads < 1:
+    if drive.cache.capacity and load.reads < 1 and load.prepared(drive) != "steady":
         early, early_bound = _solve(drive, load, stations, rest, absorbing=True)
         taken = absorbed(drive, load, early, throughput)
         if taken > 0.5:
@@ -83,7 +83,8 @@ def analyse(drive: Drive, load: Load) -> Answer:
 def absorbed(drive: Drive, load: Load, early: float, late: float) -> float:
     """The share of the requests from which rates are taken that the write cache takes before it is full.
 
-    It fills at the rate at which requests are taken less that at which the flash takes them.
+    It fills at the rate at which requests are taken less that at which the flash takes them. A drive in its steady
+    state has no free blocks to promise, so that writes wait for those from the first one on.
     """
     if early <= late * (1 + 1e-9):
         return 0.0
@@ -251,7 +252,7 @@ def amplification(drive: Drive, load: Load) -> float:
 def usable(drive: Drive, blocks: int) -> float:
     """The share of so many blocks of a group that holds data: not those that collection keeps, nor what is open."""
     opened = OPEN + drive.mechanics.open_map_block
-    return 1 - (max(drive.ftl.reserve, 1) + opened) / blocks
+    return max(0.0, 1 - (max(drive.ftl.reserve, 1) + opened) / blocks)
 
 
 def _solve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from importlib.resources.abc import Traversable
+from math import inf
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,6 +25,7 @@ LANES = {1: 0.25e9, 2: 0.5e9, 3: 8e9 * 128 / 130 / 8, 4: 16e9 * 128 / 130 / 8, 5
 """Bytes per second of a PCIe lane after its line code, by generation."""
 WHOLE = ("channels", "chips", "dies", "planes", "blocks", "pages", "lanes", "cores", "queue_pairs", "queue_depth")
 MOST = 2**31
+LIMITS = {"s": (0.0, 1000.0, "at most 1000 s"), "B/s": (1e6, 1e18, "from 1 MB/s to 1 EB/s")}  # of the clock
 
 
 class SuspendFile(Strict):
@@ -239,6 +241,10 @@ def _check(file: DriveFile, places: Places) -> None:
         if path.rpartition(".")[2] in WHOLE and not (figure.value.is_integer() and 1 <= figure.value < MOST):
             spot = places.problem(tuple(path.split(".")), "must be a whole number from 1")
             problems.append(replace(spot, got=f"{figure.value:g}"))
+        least, most, expected = LIMITS.get(figure.unit, (0.0, inf, ""))
+        if not least <= figure.value <= most:
+            spot = places.problem(tuple(path.split(".")), f"must be {expected}")
+            problems.append(replace(spot, got=f"{figure.value:g} {figure.unit}"))
     for holds, path, message in (*_nand_rules(file.nand), *_other_rules(file)):
         if not holds:
             problems.append(places.problem(tuple(path.split(".")), f"must be {message}"))
@@ -250,7 +256,7 @@ def _nand_rules(nand: NandFile) -> Iterator[tuple[bool, str, str]]:
     """What must hold, where, and what is valid."""
     page, part, bits = _value(nand.page), max(1.0, _value(nand.codeword)), BITS[nand.cell]
     yield page > 0 and page % 512 == 0, "nand.page", "a multiple of 512 bytes"
-    yield page % part == 0, "nand.codeword", "a part of the page"
+    yield _value(nand.codeword) >= 1 and page % part == 0, "nand.codeword", "a part of the page"
     yield not nand.one_shot or _value(nand.pages) % bits == 0, "nand.pages", f"a multiple of {bits}: pages of a cell"
     yield len(nand.read) in (1, bits), "nand.read", f"one time, or {bits}: one per page of a cell"
     programs = (1,) if nand.one_shot else (1, bits)
@@ -266,13 +272,18 @@ def _other_rules(file: DriveFile) -> Iterator[tuple[bool, str, str]]:
     yield fits, "ftl.mapping_unit", "a multiple of 512 bytes up to 32 KiB that divides the page"
     yield sorted(ftl.allocation) == list("CDPW"), "ftl.allocation", "an order of C, W, D and P, such as CWDP"
     yield 0 <= _value(ftl.over_provisioning) < 1, "ftl.over_provisioning", "a share from 0 to below 1"
+    yield _value(ftl.collection.victims) >= 1, "ftl.collection.victims", "at least 1"
+    yield 0 <= _value(ftl.collection.start) <= 1, "ftl.collection.start", "a share from 0 to 1"
     yield (pcie.generation is None) != (pcie.lane_bandwidth is None), "pcie", "given a generation or a lane_bandwidth"
     yield pcie.generation is None or _value(pcie.generation) in LANES, "pcie.generation", "1 to 6"
-    yield _value(pcie.payload) >= 1, "pcie.payload", "at least one byte"
+    yield 1 <= _value(pcie.payload) <= 4096, "pcie.payload", "from one byte to 4096, as PCI Express has it"
+    yield _value(pcie.overhead) <= 4096, "pcie.overhead", "at most 4096 bytes"
     if file.cache is not None:
         rows = 2 * page * (BITS[file.nand.cell] if file.nand.one_shot else 1)
         rows *= _value(file.nand.planes) if file.nand.ganged_planes else 1
-        yield _value(file.cache.capacity) >= rows, "cache.capacity", f"at least {rows:g} bytes: two program commands"
+        for name in ("capacity", "underway"):
+            fits = _value(getattr(file.cache, name), rows) >= rows
+            yield fits, f"cache.{name}", f"at least {rows:g} bytes: two program commands"
     if file.nand.retry is not None:
         rates = _value(file.nand.retry.rate) + _value(file.nand.retry.uncorrectable)
         yield rates <= 1, "nand.retry.rate", "at most 100 % with the uncorrectable share"

@@ -153,7 +153,8 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     blocks = min(nand.blocks, max(LEAST_BLOCKS, needed, most // rows))
     rows = min(rows, max(ceil(LEAST_BLOCK_SLOTS * unit / drive.row), most // blocks))
     scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
-    held = int(capacity * scale * (usable(drive, blocks) / usable(drive, nand.blocks) if whole else 1.0)) // unit * unit
+    kept = usable(drive, blocks) / max(usable(drive, nand.blocks), 1e-9) if whole and blocks < nand.blocks else 1.0
+    held = int(capacity * scale * kept) // unit * unit
     size = max(load.bs, int(size * scale) // load.bs * load.bs) if whole else min(size, held)
     return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
@@ -165,8 +166,10 @@ def prepare(state: Ints, prepared: Precondition, size: int, tell: Tell = silent)
     units = -(-size // int(state[K.SLOT_BYTES]))
     whole = int(state[K.LPNS])
     _fill(state, whole if prepared in ("fill", "steady") else units, False, Steps(tell, "mapping units filled"))
-    if prepared == "steady":
+    if prepared == "steady" and not state[M.FAULT]:
         _overwrite(state, whole, Steps(tell, "mapping units overwritten"))
+    if state[M.FAULT]:
+        return
     close_rows(words(state))
     if state[K.PARTIAL]:
         state[state[K.SECTORS_AT] : state[K.L2P_AT]] = (1 << (state[K.SLOT_BYTES] // 512)) - 1

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slow_drive import Request, SlowDrive
 
+from hwsim.devices.storage.analytic import analyse
 from hwsim.devices.storage.build import Span, build
 from hwsim.devices.storage.drive import Cache, Drive, Mechanics, Nvme
 from hwsim.devices.storage.events import next_event, schedule
@@ -150,7 +151,7 @@ class TestHandMadeSums:
         drive = small(over_provisioning=0.3, blocks=64)
         units = int(drive.capacity) // 4096
         order = np.random.default_rng(1).permutation(units)
-        moved = []
+        moved, amplified = [], []
         for op in (Op.TRIM, Op.READ):
             stream = np.zeros((2 * units, 4), np.int64)
             stream[:units, 0], stream[units:, 0] = op, Op.WRITE
@@ -160,6 +161,9 @@ class TestHandMadeSums:
             assert outcome.count(N.TRIMMED) == (units if op == Op.TRIM else 0)
             assert outcome.count(N.HOST_SLOTS) == units
             moved.append(outcome.count(N.GC_SLOTS))
+            amplified.append(report(outcome, load, None)["flash"]["write_amplification"])
+        assert amplified[0] == 1.0
+        assert amplified[1] > 1.05
         assert moved[0] == 0
         assert moved[1] > 0
 
@@ -273,6 +277,37 @@ class TestWhatEndsARun:
     def test_a_drive_without_spare_blocks_is_full(self) -> None:
         with pytest.raises(CheckFailed, match=r"is full after .* over-provisioning of 0.0%"):
             simulate(small(over_provisioning=0.0), Load("randwrite", 4096, 4, number_ios=50_000))
+
+    @pytest.mark.parametrize("precondition", ["none", "fill", "steady"])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"blocks": 1},
+            {"blocks": 3},
+            {"pages": 1},
+            {"over_provisioning": 0.0},
+            {"over_provisioning": 0.999},
+            {"reserve": 2000},
+            {"start": 1.0},
+            {"endurance": 1.0},
+            {"endurance": 2.0},
+            {"retry_rate": 0.5, "retry": 1.0, "uncorrectable_rate": 0.5},
+            {"erase": 0.0},
+            {"levelling": 1},
+            {"channels": 62},
+        ],
+        ids=str,
+    )
+    def test_nasty_drives_end_with_an_answer_or_a_sentence(self, change: dict[str, float], precondition: str) -> None:
+        load = Load("randrw", 4096, 16, number_ios=3000, precondition=precondition)  # type: ignore[arg-type]
+        drive = small(**change)
+        try:
+            found = report(simulate(drive, load), load, analyse(drive, load))
+        except (CheckFailed, InputError) as error:
+            assert "\n" not in str(error)
+            assert any(word in str(error) for word in ("is full", "is worn out", "larger than"))
+        else:
+            assert 0 < found["iops"] < np.inf and 0 < found["analytic"]["iops"] < np.inf
 
     def test_pages_that_cannot_be_read_are_errors_of_their_requests(self) -> None:
         drive = small(uncorrectable_rate=0.01, retry_rate=0.1, retry=100e-6)
