@@ -74,7 +74,10 @@ class Experts:
         base = KERNELS[self.options.kernels]()
         drawn = draft(graph, base.groups(graph))
         mixtures = find_mixtures(drawn)
-        if not mixtures or self.options.mode == "gpu-only":
+        if not mixtures:
+            schedule = base.schedule(graph, device, policy)
+            return replace(schedule, notes=(*schedule.notes, f"{graph.name} has no experts: nothing is fetched"))
+        if self.options.mode == "gpu-only":
             return base.schedule(graph, device, policy)
         plan = make_plan(drawn, mixtures, self.options)
         placed = _place(plan, device, policy, self.options.source)

@@ -211,3 +211,8 @@ def test_kernels_keep_their_work(device):
     assert sum(kernel.work.flops for kernel in schedule.kernels) == pytest.approx(wanted)
     assert sum(kernel.kind is Kind.MATMUL and "experts" in kernel.attrs for kernel in schedule.kernels) == 12
     assert len(schedule.in_use) == len(schedule.steps)
+
+
+def test_a_model_without_experts_is_told_so():
+    result = hwsim.estimate("opt-125m", "nvidia-a100-80gb", phase="decode", mapper="experts")
+    assert result.notes == ("opt-125m has no experts: nothing is fetched",)
