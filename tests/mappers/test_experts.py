@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -180,7 +181,8 @@ def test_analytic_and_simulated_misses_agree(device):
 
 def test_models_without_experts_are_left_alone(device):
     dense = find_model("llama-3.2-1b").capture("decode").bind(batch=1, prompt=64)
-    assert Experts().schedule(dense, device, Policy()) == Eager().schedule(dense, device, Policy())
+    made = Experts().schedule(dense, device, Policy())
+    assert replace(made, notes=()) == replace(Eager().schedule(dense, device, Policy()), notes=())
 
 
 @settings(max_examples=6, deadline=None)
