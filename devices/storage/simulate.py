@@ -155,7 +155,7 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
     kept = usable(drive, blocks) / max(usable(drive, nand.blocks), 1e-9) if whole and blocks < nand.blocks else 1.0
     held = int(capacity * scale * kept) // unit * unit
-    size = max(load.bs, int(size * scale) // load.bs * load.bs) if whole else min(size, held)
+    size = max(load.bs, int(size * scale * kept) // load.bs * load.bs) if whole else min(size, held)
     return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
 

@@ -19,6 +19,7 @@ from slow_drive import Request, SlowDrive
 
 from hwsim.devices.storage.analytic import analyse
 from hwsim.devices.storage.build import Span, build
+from hwsim.devices.storage.card import load_drive
 from hwsim.devices.storage.drive import Cache, Drive, Mechanics, Nvme
 from hwsim.devices.storage.events import next_event, schedule
 from hwsim.devices.storage.load import Load
@@ -207,6 +208,14 @@ class TestLaws:
         _check_programmed(outcome)
         _check_map(outcome)
         _check_resources(outcome)
+
+    @pytest.mark.parametrize("name", ["mqsim-default", "samsung-980-pro", "inst-csd", "samsung-sz985"])
+    @pytest.mark.parametrize("bs", [4096, 131072])
+    def test_requests_lie_within_what_is_simulated(self, name: str, bs: int) -> None:
+        for precondition in ("none", "layout", "fill", "steady"):
+            load = Load("randwrite", bs, precondition=precondition)  # type: ignore[arg-type]
+            span, size, _ = spanned(load_drive(name), load)
+            assert bs <= size <= span.nbytes
 
     def test_same_seed_same_run(self) -> None:
         load = Load("randrw", 4096, 16, number_ios=2000, size=SPACE)
