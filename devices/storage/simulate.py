@@ -155,7 +155,9 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
     kept = usable(drive, blocks) / max(usable(drive, nand.blocks), 1e-9) if whole and blocks < nand.blocks else 1.0
     held = int(capacity * scale * kept) // unit * unit
-    size = max(load.bs, int(size * scale * kept) // load.bs * load.bs) if whole else min(size, held)
+    size = min(held, max(load.bs, int(size * scale * kept))) // load.bs * load.bs if whole else min(size, held)
+    if size < load.bs:
+        raise InputError(f"--bs {load.bs} is larger than what is simulated of drive '{drive.name}': {held} bytes")
     return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
 
