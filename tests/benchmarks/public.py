@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hwsim.calibration import Told
 from hwsim.device import Device, estimate_all, load_device, plain_roofline
 from hwsim.devices.gpu import Gpu
 from hwsim.fitting import Calibratable, Sample, fit, informed
@@ -106,7 +107,7 @@ def fitted(device: Gpu, file: Measurements) -> dict[str, float]:
         assert isinstance(target, Calibratable)
         samples.append(Sample(target, target.batches(kernels.kernels), np.array(kernels.measured("seconds"), float)))
     start = {name: device.chip[name] for name in device.constants}
-    names = [name for name, known in device.constants.items() if not (known.energy or known.fixed)]
+    names = [name for name, known in device.constants.items() if known.told is Told.SECONDS]
     return {name: known.value for name, known in fit(samples, informed(samples, names, start), start).items()}
 
 

@@ -167,3 +167,13 @@ def test_a_batch_norm_with_known_statistics_is_three_kernels():
     assert h100.estimate(norm).seconds == pytest.approx(7.2e-6, rel=0.35)
     fused = replace(norm, attrs={**norm.attrs, "fused": 2})
     assert shape(fused).launches == 1
+
+
+def test_an_operand_that_is_read_across_comes_sector_by_sector():
+    """A sum of 2,048 x 4,096 bf16 with one operand in another order: an H100 takes 68.5 us, 14 without."""
+    h100, count = Gpu(load_device("nvidia-h100-sxm").card), 2048 * 4096
+    add = spec_kernel({"op": "add", "numel": count, "dtype": "bf16"}, h100)
+    across = replace(add, attrs={**add.attrs, "gaps": True, "across": True})
+    assert h100.estimate(across).seconds == pytest.approx(68.5e-6, rel=0.2)
+    fused = replace(across, attrs={**across.attrs, "fused": 2})
+    assert h100.estimate(fused).seconds < 25e-6
