@@ -21,8 +21,10 @@ SHORT_OF_IT = {  # of the bar, and where they stand
     ("nvidia-h200", "convolution", "warm"): 0.92,
     ("nvidia-h200", "elementwise", "warm"): 0.88,  # 16 of 18 pairs: 4,000 numbers in two formats
     ("nvidia-h200", "transpose", "cold"): 0.83,  # 5 of 6 pairs
-    ("nvidia-h100-sxm", "convolution", "cold"): 0.93,
-    ("nvidia-h100-sxm", "collective", "warm"): 0.16,  # 1 of 6 pairs: copies of as many bytes, by scatter of the timing
+    ("nvidia-h100-sxm", "convolution", "cold"): 0.90,
+    ("nvidia-h100-sxm-second", "convolution", "cold"): 0.90,
+    ("nvidia-h100-sxm-second", "convolution", "warm"): 0.91,
+    ("nvidia-h100-sxm-collectives", "collective", "warm"): 0.16,  # 1 of 6 pairs: copies of as many bytes, by scatter of the timing
 }
 
 
@@ -67,7 +69,7 @@ def test_competing_designs_are_put_in_order(name):
     table = error_table(compare_measurements(read_measurements(name), Predictors.of(card)))
     counted = table[(table["quantity"] == "seconds") & (table["pairs"] >= LEAST_PAIRS)]
     for row in counted.to_dict("records"):
-        place = (card, row["family"], row["cache"])
+        place = (name, row["family"], row["cache"])
         assert row["predicted_order"] >= SHORT_OF_IT.get(place, BAR), place
         assert (row["predicted_order"] < BAR) == (place in SHORT_OF_IT), place
 
