@@ -166,13 +166,14 @@ def _print_side(name: str, side: Mapping[str, Any]) -> None:
     print(f"  {name}: IOPS={_short(side['iops'])}, BW={rate / 2**20:.0f}MiB/s ({rate / 1e6:.0f}MB/s)({moved})")
     for kind in ("slat", "clat", "lat"):
         times = side[f"{kind}_ns"]
-        scale, unit = _unit(times["max"])
+        scale, unit = _unit(times["max"], times["mean"])
         body = ", ".join(
             f"{word}={times[key] / scale:.{digits}f}"
             for word, key, digits in (("min", "min", 0), ("max", "max", 0), ("avg", "mean", 2), ("stdev", "stddev", 2))
         )
         print(f"    {kind:>4} ({unit}): {body}")
-    scale, unit = _unit(max(side["clat_ns"]["percentile"].values()))
+    percentiles = side["clat_ns"]["percentile"].values()
+    scale, unit = _unit(max(percentiles), min(percentiles))
     print(f"    clat percentiles ({unit}):")
     cells = [f"{float(key):5.2f}th=[{value / scale:5.0f}]" for key, value in side["clat_ns"]["percentile"].items()]
     for start in range(0, len(cells), 4):
@@ -224,8 +225,9 @@ def _short(value: float) -> str:
     return f"{value:.0f}"
 
 
-def _unit(largest_ns: float) -> tuple[float, str]:
+def _unit(largest_ns: float, usual_ns: float) -> tuple[float, str]:
+    """The unit in which neither is lost."""
     for scale, unit in UNITS:
-        if largest_ns >= 10 * scale:
+        if largest_ns >= 10 * scale and usual_ns >= scale:
             return max(scale, 1.0), unit
     return 1.0, "nsec"
