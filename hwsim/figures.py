@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -23,6 +24,21 @@ class Figure:
     mark: str
     source: str
     note: str = ""
+
+
+def figure_rows(figures: Mapping[str, Figure], sources: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Figures by their dotted path, as plain data with the titles of their ``sources``."""
+    return [
+        {
+            "figure": path,
+            "value": figure.value,
+            "unit": figure.unit,
+            "mark": figure.mark,
+            "source": sources.get(figure.source, figure.source),
+            "note": figure.note,
+        }
+        for path, figure in figures.items()
+    ]
 
 
 class Strict(BaseModel):

@@ -10,6 +10,7 @@ from hwsim.devices.dram.effective import behind as behind
 from hwsim.devices.dram.layout import COMMANDS
 from hwsim.devices.dram.schema import DramFile
 from hwsim.devices.dram.simulate import Answer, Question, simulate
+from hwsim.figures import figure_rows
 
 
 def bench(card: str, question: Mapping[str, Any], progress: Callable[[float], None] | None = None) -> dict[str, Any]:
@@ -79,18 +80,12 @@ def cards() -> list[dict[str, Any]]:
 def show(name: str) -> dict[str, Any]:
     """The card of that name or file with the mark and source of every figure."""
     card = load_dram(name)
-    figures = [
-        {
-            "figure": path,
-            "value": figure.value,
-            "unit": figure.unit,
-            "mark": figure.mark,
-            "source": card.sources[figure.source],
-            "note": figure.note,
-        }
-        for path, figure in card.figures.items()
-    ]
-    return {"dram": card.name, "title": card.title, "standard": card.standard, "figures": figures}
+    return {
+        "dram": card.name,
+        "title": card.title,
+        "standard": card.standard,
+        "figures": figure_rows(card.figures, card.sources),
+    }
 
 
 def schema() -> dict[str, Any]:

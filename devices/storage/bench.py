@@ -18,8 +18,10 @@ from hwsim.devices.storage.simulate import simulate
 from hwsim.devices.storage.state import SECTOR
 from hwsim.devices.storage.trace import read_trace
 from hwsim.errors import InputError, Problem
+from hwsim.figures import figure_rows
 from hwsim.yamlfile import load_yaml
 
+names = drive_names
 PILOT = 20_000
 
 
@@ -70,18 +72,7 @@ def cards() -> list[dict[str, Any]]:
 def show(name: str) -> dict[str, Any]:
     """The drive's card of that name or file with the mark and source of every figure."""
     drive = load_drive(name)
-    figures = [
-        {
-            "figure": path,
-            "value": figure.value,
-            "unit": figure.unit,
-            "mark": figure.mark,
-            "source": drive.sources[figure.source],
-            "note": figure.note,
-        }
-        for path, figure in drive.figures.items()
-    ]
-    return {"drive": drive.name, "title": drive.title, "figures": figures}
+    return {"drive": drive.name, "title": drive.title, "figures": figure_rows(drive.figures, drive.sources)}
 
 
 def schema() -> dict[str, Any]:

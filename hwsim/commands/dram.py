@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Protocol, cast
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.output import print_columns, print_json, print_table, say, shown
+from hwsim.commands.listing import Parts, print_part, print_rows
+from hwsim.commands.output import print_json, print_table, say, shown
 from hwsim.commands.progress import Progress
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, parse
@@ -150,11 +151,7 @@ def bench(
 @app.command("list")
 def list_cards(json: options.Json = False) -> None:
     """The DRAM cards that ship."""
-    rows = harness().cards()
-    if json:
-        print_json(rows)
-    else:
-        print_columns(rows, list(rows[0]))
+    print_rows(harness().cards(), json)
 
 
 @app.command()
@@ -163,29 +160,15 @@ def show(
     json: options.Json = False,
 ) -> None:
     """A DRAM card with the mark and source of every figure."""
-    shown_card = harness().show(card)
-    if json:
-        print_json(shown_card)
-        return
-    cells = [
-        [row["figure"], format_quantity(row["value"], row["unit"]), row["mark"], row["source"], row["note"]]
-        for row in shown_card["figures"]
-    ]
-    print_table(cells, ("figure", "value", "mark", "source", "note"), shown_card["title"])
+    print_part(harness().show(card), json)
 
 
-class Harness(Protocol):
+class Harness(Parts, Protocol):
     """What the room of devices does for these commands."""
 
     def bench(
         self, card: str, question: Mapping[str, Any], progress: Callable[[float], None] | None
     ) -> dict[str, Any]: ...
-
-    def cards(self) -> list[dict[str, Any]]: ...
-
-    def show(self, name: str) -> dict[str, Any]: ...
-
-    def schema(self) -> dict[str, Any]: ...
 
 
 def harness() -> Harness:

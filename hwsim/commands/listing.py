@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import typer
 
@@ -12,11 +12,21 @@ from hwsim.commands.output import print_columns, print_json, print_table, say, s
 from hwsim.errors import HwsimError, UnknownNameError
 
 if TYPE_CHECKING:
-    from hwsim.card import Card, Figure
+    from hwsim.card import Card
     from hwsim.system import System
     from hwsim.zoo import Preset
 
 Rows = list[dict[str, Any]]
+
+
+class Parts(Protocol):
+    """What the room of devices says of drives, or of DRAMs."""
+
+    def cards(self) -> Rows: ...
+
+    def show(self, name: str) -> dict[str, Any]: ...
+
+    def schema(self) -> dict[str, Any]: ...
 
 
 def list_names(
@@ -27,12 +37,7 @@ def list_names(
     json: options.Json = False,
 ) -> None:
     """List devices, models, systems, drives, mappers, kernels, studies or claims."""
-    rows = _LISTS[what]()
-    if json:
-        print_json(rows)
-        return
-    columns = list(rows[0]) if rows else ["name"]
-    print_columns(rows, columns)
+    print_rows(_LISTS[what](), json)
 
 
 def show(
@@ -40,6 +45,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show a card or a system with the source of every figure, a model with its sizes, or a mapper with its options."""
+    from hwsim.commands.storage import harness as storage
     from hwsim.device import card_names, is_file, load_device
     from hwsim.registry import plugins
     from hwsim.simulation import MAPPERS
@@ -55,13 +61,13 @@ def show(
         _show_card(load_device(name).card, json)
     elif name in mappers:
         _show_mapper(name, json)
-    elif name in (drives := [row["name"] for row in _drives()]):
-        _show_drive(name, json)
+    elif name in (drives := storage().names()):
+        print_part(storage().show(name), json)
     else:
         raise UnknownNameError(
             "device, system, model, mapper or drive",
             name,
-            [*card_names(), *shipped_systems(), *models, *mappers, *drives],
+            {*card_names(), *shipped_systems(), *models, *mappers, *drives},
         )
 
 
@@ -199,22 +205,23 @@ _LISTS: dict[str, Callable[[], Rows]] = {
 }
 
 
-def _figures(figures: Mapping[str, Figure], sources: Mapping[str, str]) -> Rows:
-    return [
-        {
-            "figure": path,
-            "value": figure.value,
-            "unit": figure.unit,
-            "mark": figure.mark,
-            "source": sources.get(figure.source, figure.source),
-            "note": figure.note,
-        }
-        for path, figure in figures.items()
-    ]
+def print_rows(rows: Rows, json: bool) -> None:
+    """What there is to choose from."""
+    if json:
+        print_json(rows)
+    else:
+        print_columns(rows, list(rows[0]) if rows else ["name"])
 
 
-def print_figures(rows: Rows, title: str) -> None:
-    """Figures with value, mark, source and note."""
+def print_part(found: Mapping[str, Any], json: bool) -> None:
+    """The card of a part of devices, a drive or a DRAM, with its figures."""
+    if json:
+        print_json(found)
+    else:
+        _print_figures(found["figures"], found["title"])
+
+
+def _print_figures(rows: Rows, title: str) -> None:
     from hwsim.units import format_quantity
 
     cells = [
@@ -225,19 +232,23 @@ def print_figures(rows: Rows, title: str) -> None:
 
 
 def _show_card(card: Card, json: bool) -> None:
-    rows = _figures(card.figures, card.sources)
+    from hwsim.figures import figure_rows
+
+    rows = figure_rows(card.figures, card.sources)
     if json:
         print_json({"card": card.name, "title": card.title, "family": card.family, "figures": rows})
         return
     form = " (first form: peaks only)" if card.first_form else ""
-    print_figures(rows, f"{card.title}, family {card.family}{form}")
+    _print_figures(rows, f"{card.title}, family {card.family}{form}")
 
 
 def _show_system(system: System, json: bool) -> None:
     topology = system.topology
     devices = {name: card.name for name, card in topology.cards.items()}
     links = {wire.name: " - ".join(wire.ends) for wire in topology.wires}
-    rows = _figures(topology.figures, topology.sources)
+    from hwsim.figures import figure_rows
+
+    rows = figure_rows(topology.figures, topology.sources)
     if json:
         print_json({"system": system.name, "devices": devices, "links": links, "figures": rows})
         return
@@ -245,7 +256,7 @@ def _show_system(system: System, json: bool) -> None:
     print_table(
         [*devices.items(), *links.items()], ("device or link", "card, or what it joins"), topology.title or system.name
     )
-    print_figures(rows, "Links")
+    _print_figures(rows, "Links")
 
 
 def _show_model(preset: Preset, json: bool) -> None:
@@ -266,16 +277,6 @@ def _show_model(preset: Preset, json: bool) -> None:
     config = facts.pop("config")
     rows = [(name, shown(name, value)) for name, value in facts.items() if value not in ("", None)]
     print_table([*rows, *((f"config.{name}", shown(name, value)) for name, value in config.items())], ("", "value"))
-
-
-def _show_drive(name: str, json: bool) -> None:
-    from hwsim.commands.storage import harness
-
-    found = harness().show(name)
-    if json:
-        print_json(found)
-    else:
-        print_figures(found["figures"], found["title"])
 
 
 def _show_mapper(name: str, json: bool) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, cast
 
 import typer
 
 from hwsim.commands import options
-from hwsim.commands.listing import print_figures
-from hwsim.commands.output import print_columns, print_json, say
+from hwsim.commands.listing import Parts, print_part, print_rows
+from hwsim.commands.output import print_json, say
 from hwsim.errors import InputError
 from hwsim.units import format_quantity, format_seconds, parse
 
@@ -100,11 +100,7 @@ def bench(
 @app.command("list")
 def list_cards(json: options.Json = False) -> None:
     """The drives that ship."""
-    rows = harness().cards()
-    if json:
-        print_json(rows)
-    else:
-        print_columns(rows, list(rows[0]))
+    print_rows(harness().cards(), json)
 
 
 @app.command()
@@ -113,14 +109,10 @@ def show(
     json: options.Json = False,
 ) -> None:
     """A drive's card with the mark and source of every figure."""
-    found = harness().show(card)
-    if json:
-        print_json(found)
-    else:
-        print_figures(found["figures"], found["title"])
+    print_part(harness().show(card), json)
 
 
-class Harness(Protocol):
+class Harness(Parts, Protocol):
     """What the room of devices does for these commands."""
 
     def bench(
@@ -133,11 +125,7 @@ class Harness(Protocol):
         tell: Callable[[str], None],
     ) -> dict[str, Any]: ...
 
-    def cards(self) -> list[dict[str, Any]]: ...
-
-    def show(self, name: str) -> dict[str, Any]: ...
-
-    def schema(self) -> dict[str, Any]: ...
+    def names(self) -> Sequence[str]: ...
 
 
 def harness() -> Harness:
