@@ -6,6 +6,8 @@ scores whose warps share the keys, or 64 x 32 and 64 x 64 for few keys; values w
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from hwsim.devices.gpu.attention_tiles import (
@@ -41,27 +43,19 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
     Keys are split where that is faster, and what lasts a while for few keys lasts no less for many: kernels for few and
     many, on tiles of their own, would have it otherwise by a tenth, the measured times of both do not.
     """
-    rows, keys, kv_len = _tiles(x)
-    cut = Cut(rows, keys, x.group, WARPGROUP_WIDTH)
-    tiles = x.pairs * np.ceil(x.group * x.q_len / rows)
-    slices = np.ceil(x.v_dim / SLICE)
-    splits = _splits(x, tiles, chip)
-    walk = np.ceil(np.ceil(kv_len / keys) / splits)
-    count = tiles * splits * slices
-    one = step(x, load, chip, cut, slices)
-    wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
-    nbytes = keys * (wide + wide_v / slices) * x.element  # lanes beyond the head wait with the others
-    waves = np.ceil(count / chip.units / _resident(wide, nbytes, keys, chip))
+    ways = _ways(x, chip)
+    splits, slices, walk = ways.splits, ways.slices, ways.walk
+    one = step(x, load, chip, ways.cut, slices)
     wait = answer(load, chip)
     loads = slices + 1  # the first from where the operands are, later ones ahead of time into the cache
     each = loads * chip.cache.latency + one.matmul + one.softmax
     life = chip["attention_latency"] + loads * (wait - chip.cache.latency) + walk * each
-    port = np.ceil(count / chip.units) * walk * nbytes * chip.units / chip.cache_bandwidth
-    again = np.maximum(0.0, x.pairs * x.kv_len * x.head_dim * x.element * (tiles / x.pairs * slices - 1))
+    port = np.ceil(ways.parts / chip.units) * walk * ways.nbytes * chip.units / chip.cache_bandwidth
+    again = np.maximum(0.0, x.pairs * x.kv_len * x.head_dim * x.element * (ways.tiles / x.pairs * slices - 1))
     cache = (load.read + load.write + again) / chip.cache_bandwidth
     main = main_seconds(load, chip)
     ready = chip["attention_latency"] + wait
-    seconds = np.maximum(waves * life + port, np.maximum(main, cache) + ready) + join(x, splits, chip)
+    seconds = np.maximum(ways.waves * life + port, np.maximum(main, cache) + ready) + join(x, splits, chip)
     launches = np.where(splits > 1, 2.0, 1.0)
     split = seconds[2] + (launches[2] - 1) * chip["graph_launch_latency"] < seconds[1]
     way = np.where(x.kv_len <= SHORT, 0, 1 + split), np.arange(len(split))
@@ -72,20 +66,43 @@ def decode(x: Attention, load: Load, chip: Chip) -> Timing:
 
     seconds = np.maximum(seconds[0], chosen(seconds))
     busy = {
-        "matmul": np.minimum(chosen(waves * walk * one.matmul), seconds),
+        "matmul": np.minimum(chosen(ways.waves * walk * one.matmul), seconds),
         "special": load.special / load.special_rate,
         "cache": chosen(cache),
         "main": main,
     }
-    padding, issued = tiled(x, load, cut, count * walk, slices)
-    return Timing(
-        seconds,
-        busy,
-        cache_again=chosen(again),
-        padding=chosen(padding),
-        launches=chosen(launches),
-        issued=chosen(issued),
-    )
+    padding, issued = tiled(x, load, ways.cut, ways.parts * walk, slices)
+    spent = {"cache_again": again, "padding": padding, "launches": launches, "issued": issued}
+    return Timing(seconds, busy, **{name: chosen(values) for name, values in spent.items()})
+
+
+class _Ways(NamedTuple):
+    """The ways to cut the work: ``tiles`` of queries, ``slices`` of the values, ``splits`` of the keys, ``parts``
+    that walk so many blocks of keys, of ``nbytes`` each, in so many ``waves``."""
+
+    cut: Cut
+    tiles: Array
+    slices: Array
+    splits: Array
+    walk: Array
+    parts: Array
+    nbytes: Array
+    waves: Array
+
+
+def _ways(x: Attention, chip: Chip) -> _Ways:
+    """Tiles for few keys, for many, and for many that are split, along the first axis."""
+    rows, keys, kv_len = _tiles(x)
+    cut = Cut(rows, keys, x.group, WARPGROUP_WIDTH)
+    tiles = x.pairs * np.ceil(x.group * x.q_len / rows)
+    slices = np.ceil(x.v_dim / SLICE)
+    splits = _splits(x, tiles, chip)
+    parts = tiles * splits * slices
+    wide, wide_v = (np.ceil(size / cut.width) * cut.width for size in (x.head_dim, x.v_dim))
+    nbytes = keys * (wide + wide_v / slices) * x.element  # lanes beyond the head wait with the others
+    walk = np.ceil(np.ceil(kv_len / keys) / splits)
+    waves = np.ceil(parts / chip.units / _resident(wide, nbytes, keys, chip))
+    return _Ways(cut, tiles, slices, splits, walk, parts, nbytes, waves)
 
 
 def _tiles(x: Attention) -> tuple[Array, Array, Array]:

@@ -12,7 +12,7 @@ A gathering kernel walks tiles of positions x filters in steps of one tap and a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 from math import gcd, prod
@@ -59,19 +59,16 @@ PORT_BYTES = 64.0  # a clock between the cache and one unit
 WHOLE_RUN, UNEVEN, UNEVEN_COPIED = 16, 1.5, 1.35
 LANE_INDEXING = {"nchw": 0.75, "nhwc": 0.7}  # share of issue slots that addresses leave to fp32 products
 RESIDENT = np.clip(2**15 / (ROWS * COLUMNS), 1.0, 8.0)  # blocks that a unit holds, by their results
-STEP_CYCLES = (
-    400.0  # of a step on lanes in a block that has a unit to itself (k of 360 to 5,600, 1 to 100 blocks, H100)
-)
+# Of a step on lanes in a block that has a unit to itself (k of 360 to 5,600, 1 to 100 blocks, H100).
+STEP_CYCLES = 400.0
 LEAST_BYTES = 2
 LEAST_CHANNELS = 8  # fewer are padded to these, in a launch of its own where channels lie last
 # Most channels, taps with padding, and FLOPs of 16-bit products, channels first, that go on lanes as they are.
 LANE_MOST, LANE_TAPS, LANE_FLOPS = 8, 9, 4e9
 SINGLE = 32 * 32  # results of the only tile of these, and of fp32 with channels last
 MANY_TAPS, WARP_SHARE = 49.0, 0.55  # cuDNN runs so many without warpgroups; share of the peak that mma.sync reaches
-MANY_CHANNELS, MANY_ONE_TAP = (
-    32,
-    96,
-)  # of fp32, channels last, from which operands are copied to channels first and back
+# Channels of fp32, channels last, from which operands are copied to channels first and back.
+MANY_CHANNELS, MANY_ONE_TAP = 32, 96
 COPY_SHARE, WIDE_COPY_SHARE = 0.65, 0.85  # of bandwidth, for copies that transpose through shared memory
 
 # Instructions of a lane per output and per tap of it: DepthwiseConv2d.cu (a thread an output, blocks of 1,024, four
@@ -200,18 +197,20 @@ def _last(kernel: Kernel, taps: int, strided: bool) -> tuple[tuple[float, float]
         return LAST_DIRECT, LAST_OUTPUTS
     if kernel.size("batch", 1) < BATCHED:
         return LAST_HALF if taps in UNROLLED else LAST_HALF_GENERIC, LAST_OUTPUTS
-    sizes = (_sizes(kernel, name) for name in ("in_size", "out_size", "kernel"))
-    strided = any(target < source - tap + 1 for source, target, tap in zip(*sizes, strict=True))
-    return LAST_BATCH_STRIDED if strided else LAST_BATCH, BATCH_OUTPUTS
+    skipped = any(target < source - tap + 1 for source, target, tap in _lengths(kernel))
+    return LAST_BATCH_STRIDED if skipped else LAST_BATCH, BATCH_OUTPUTS
 
 
 def _padded(kernel: Kernel) -> bool:
     """Whether no stride gives the output's sizes without padding."""
-    sizes = (_sizes(kernel, name) for name in ("in_size", "out_size", "kernel"))
     return any(
-        target not in {(source - tap) // stride + 1 for stride in STRIDES}
-        for source, target, tap in zip(*sizes, strict=True)
+        target not in {(source - tap) // stride + 1 for stride in STRIDES} for source, target, tap in _lengths(kernel)
     )
+
+
+def _lengths(kernel: Kernel) -> Iterable[tuple[int, int, int]]:
+    """Of every dimension: the input's length, the output's, the kernel's."""
+    return zip(*(_sizes(kernel, name) for name in ("in_size", "out_size", "kernel")), strict=True)
 
 
 def _unread(kernel: Kernel, first: bool) -> float:
@@ -220,8 +219,7 @@ def _unread(kernel: Kernel, first: bool) -> float:
     if kernel.attrs.get("transposed") or kernel.attrs.get("direction", "forward") != "forward":
         return 0.0
     inputs = float(max(1, kernel.size("batch", 1))) * kernel.size("in_channels", 1) * _positions(kernel, "in_size")
-    sizes = zip(_sizes(kernel, "out_size"), _sizes(kernel, "in_size"), strict=True)
-    taken = [min(1.0, target / source) for target, source in sizes]
+    taken = [min(1.0, target / source) for source, target, _ in _lengths(kernel)]
     return inputs * dtype(kernel.work.dtype).bytes_for(1) * (1.0 - prod(taken[:-1] if first else taken))
 
 

@@ -300,17 +300,18 @@ def _with_copies(found: Timing, x: Recurrence, chip: Chip) -> Timing:
     moved = OPERAND_BYTES * x.shared + 2.0 * x.kept
     missing = chip.missing(moved)
     work = SHARED_INSTRUCTIONS * x.shared
-    added = {
+    waits = x.copies * COPY_WAITS * chip.main.latency
+    working = {
         "vector": work / (LANES * SCHEDULERS * chip.units * chip.clock * chip["issue_share"]),
         "cache": moved / chip.cache_bandwidth,
         "main": moved * missing / chip.main_bandwidth,
-        "latency": x.copies * COPY_WAITS * chip.main.latency,
     }
-    none = np.zeros_like(found.seconds)
-    busy = {name: found.busy.get(name, none) + added.get(name, none) for name in {**found.busy, **added}}
+    busy = {**found.busy}
+    for name, seconds in {**working, "latency": waits}.items():
+        busy[name] = busy.get(name, 0.0) + seconds
     return replace(
         found,
-        seconds=found.seconds + added.pop("latency") + together(*added.values()),
+        seconds=found.seconds + waits + together(*working.values()),
         busy=busy,
         cache_again=found.cache_again + moved,
         main_again=found.main_again + moved * missing,
