@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,35 +15,60 @@ from pathlib import Path
 from hwsim.calibrating import Share, calibrate
 from hwsim.calibration import write_calibration
 from hwsim.card import read_card
+from hwsim.device import Outline
 from hwsim.devices import probe
 from hwsim.devices.cpu import Cpu
 from hwsim.devices.cpu.bench import measure_kernels
 from hwsim.devices.cpu.constants import CONSTANTS, TYPICAL
+from hwsim.errors import InputError
 from hwsim.measurements import Measurements
+from hwsim.progress import Progress
 
 FILE, CALIBRATION_FILE = "cpu-local.yaml", "cpu-local-calibration.yaml"
 WATTS_PER_CORE = 5.0  # of server cores under load, of which a fifth at rest
 RUNTIME_NODE_S = 2e-6
-KERNEL_SECONDS = 25.0  # of torch's kernels, after some ten seconds of probes
+PROBES_S, KERNELS_S, FIT_S = 15.0, 25.0, 5.0  # about: of the card's figures, torch's kernels, their constants
+WHOLE_S = PROBES_S + KERNELS_S + FIT_S
+
+Tell = Callable[[float, str], None]
+"""Takes the part of something that is done, from 0 to 1, and what is being done."""
 
 
 def card_text() -> str:
-    """The card of this machine as YAML; measures for half a minute where there is none yet."""
+    """The card of this machine as YAML; measures for most of a minute where there is none yet."""
     file = cache_folder() / FILE
     if not file.exists():
-        _say("cpu-local: measuring this machine, once, for about 40 s")
-        busy = busy_elsewhere()
-        if busy:
-            _say(
-                "cpu-local: other work keeps it busy: figures are of one core, and rough; measure again when it is idle"
-            )
-        text = measured_card(busy)
-        calibration = _calibrated(text, busy)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _store(file.with_name(CALIBRATION_FILE), calibration)
-        _store(file, text)
-        _say(f"cpu-local: kept in {file.parent}")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _measure(file)
+        except OSError as error:
+            hint = "XDG_CACHE_HOME names another folder"
+            raise InputError(f"{file.parent}: cpu-local cannot be kept there: {error.strerror}; {hint}") from None
     return file.read_text()
+
+
+def outline() -> Outline | None:
+    """What is known of this machine before it is measured; None once it is."""
+    if (cache_folder() / FILE).exists():
+        return None
+    return Outline(_title(probe.cores()), "cpu", WHOLE_S)
+
+
+def _measure(file: Path) -> None:
+    """Measure this machine into ``file`` and the calibration beside it."""
+    _say(f"cpu-local: measuring this machine, once, for about {WHOLE_S:.0f} s")
+    busy = busy_elsewhere()
+    if busy:
+        _say("cpu-local: other work keeps it busy: figures are of one core, and rough; measure again when it is idle")
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder, Progress("cpu-local:") as progress:
+        text = measured_card(busy, lambda part, doing: progress.done(part * PROBES_S / WHOLE_S, doing))
+        fresh = Path(folder) / CALIBRATION_FILE
+        _calibrate(text, busy, fresh, lambda part, doing: progress.done((PROBES_S + part * KERNELS_S) / WHOLE_S, doing))
+        if fresh.exists():
+            fresh.replace(file.with_name(CALIBRATION_FILE))
+        (Path(folder) / FILE).write_text(text)
+        (Path(folder) / FILE).replace(file)
+    _say(f"cpu-local: kept in {file.parent}")
 
 
 def calibration_file() -> Path | None:
@@ -58,37 +83,26 @@ def busy_elsewhere() -> bool:
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
 
 
-def _store(file: Path, text: str) -> None:
-    """Write at once, so that no other process reads half a file; nothing where there is nothing to write."""
-    if not text:
-        return
-    fresh = file.with_suffix(f".{os.getpid()}")
-    fresh.write_text(text)
-    fresh.replace(file)
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _calibrated(text: str, busy: bool) -> str:
-    """The calibration that suits torch's kernels here, as YAML; empty where torch is not installed."""
+def _calibrate(text: str, busy: bool, path: Path, tell: Tell) -> None:
+    """Write the calibration that suits torch's kernels here to ``path``; none where torch is not installed."""
     lacking = [name for name in ("torch", "scipy") if find_spec(name) is None]
     if lacking:
         _say(f"cpu-local: without {' and '.join(lacking)} the constants of kernels stay typical ones")
-        return ""
+        return
     card = read_card(text, lambda family: Cpu.parameters)
     caches = [memory.capacity for memory in card.memories if memory.kind == "cache"]
-    _say(f"cpu-local: timing torch's kernels for {KERNEL_SECONDS:.0f} s")
-    rows = measure_kernels(KERNEL_SECONDS, max(caches, default=float(1 << 25)), alone=busy)
+    last = max(caches, default=float(1 << 25))
+    rows = measure_kernels(KERNELS_S, last, alone=busy, progress=lambda part: tell(part, "torch's kernels"))
     header = (f"device: {card.title}", f"versions: torch {version('torch')}", f"date: {date.today()}")
     measured = Measurements("cpu-local", header, rows)
     device = Cpu(card).on_one_core() if busy else Cpu(card)
-    calibration = calibrate(device, [Share(measured, 1)], progress=lambda line: _say(f"cpu-local: {line}"))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CALIBRATION_FILE
-        write_calibration(calibration, path)
-        return path.read_text()
+    # What is remarkable of a constant is written beside it.
+    found = calibrate(device, [Share(measured, 1)], progress=lambda line: tell(1.0, "fitting constants"))
+    write_calibration(found, path)
 
 
 def cache_folder() -> Path:
@@ -97,22 +111,21 @@ def cache_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "hwsim"
 
 
-def measured_card(busy: bool) -> str:
+def measured_card(busy: bool, tell: Tell) -> str:
     """Measure this machine and write its card; where it is ``busy`` with other work, one core stands for all."""
     count = probe.cores()
-    watts = WATTS_PER_CORE * count
-    sections = [
-        *_head(count),
-        *_compute(count, busy),
-        "memories:",
-        *_memories(),
-        "power:",
-        f"  idle: {_figure(watts / 5, 'W', 'assumed', 'a fifth of the limit')}",
-        f"  limit: {_figure(watts, 'W', 'assumed', f'{WATTS_PER_CORE:g} W a core; not measured')}",
-        "parameters:",
-        *_parameters(),
-    ]
-    return "\n".join(sections) + "\n"
+    sections: dict[str, Callable[[], Iterator[str]]] = {
+        "cores": lambda: _head(count),
+        "arithmetic": lambda: _compute(count, busy),
+        "memories": _memories,
+        "power": lambda: _power(count),
+        "calls": _parameters,
+    }
+    lines: list[str] = []
+    for index, (what, section) in enumerate(sections.items()):
+        tell(index / len(sections), what)
+        lines += section()
+    return "\n".join(lines) + "\n"
 
 
 def _figure(value: float, unit: str, mark: str = "measured", note: str = "") -> str:
@@ -121,12 +134,16 @@ def _figure(value: float, unit: str, mark: str = "measured", note: str = "") -> 
 
 
 def _head(count: int) -> Iterator[str]:
-    model = _model().replace('"', "'")
     yield "card: cpu-local"
-    yield f'title: "{model}, {count} cores, {platform.system()} {platform.machine()}"'
+    yield f'title: "{_title(count)}"'
     yield "family: cpu"
     yield "sources:"
     yield f'  here: {{title: "hwsim.devices.probe on this machine ({platform.node()})", date: "{date.today()}"}}'
+
+
+def _title(count: int) -> str:
+    model = _model().replace('"', "'")
+    return f"{model}, {count} cores, {platform.system()} {platform.machine()}"
 
 
 def _model() -> str:
@@ -157,6 +174,7 @@ def _memories() -> Iterator[str]:
     """Nearest first; a level is at least as fast as the one behind it, whatever the calls cost that measure it."""
     floor = probe.stream(probe.TOO_LARGE // probe.cores())
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield "memories:"
     levels = [_memory("ddr", "main", pages, floor, probe.latency(probe.TOO_LARGE))]
     for cache in reversed(probe.cache_levels()):
         # Half of a core's part, so that neither the other cores nor the code push the operands out.
@@ -181,7 +199,15 @@ def _memory(name: str, kind: str, nbytes: float, moved: probe.Stream, latency: f
     ]
 
 
+def _power(count: int) -> Iterator[str]:
+    watts = WATTS_PER_CORE * count
+    yield "power:"
+    yield f"  idle: {_figure(watts / 5, 'W', 'assumed', 'a fifth of the limit')}"
+    yield f"  limit: {_figure(watts, 'W', 'assumed', f'{WATTS_PER_CORE:g} W a core; not measured')}"
+
+
 def _parameters() -> Iterator[str]:
+    yield "parameters:"
     in_flight = probe.one_core_bandwidth() * probe.latency(probe.TOO_LARGE)
     yield f"  simd_width: {_figure(32, 'B', 'assumed', 'AVX2; NEON has 16, AVX-512 64')}"
     note = "bandwidth of one core times latency"

@@ -17,6 +17,7 @@ from hwsim.registry import data_files, load_plugin, plugins
 
 GROUP = "hwsim.devices"
 CARD_GROUP = "hwsim.cards"
+OUTLINE_GROUP = "hwsim.outlines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,27 @@ def _family(name: str) -> type[Device]:
 def card_names() -> tuple[str, ...]:
     """Names of the shipped cards and of those made on the spot."""
     return tuple(sorted({*data_files("hwsim.devices", "cards"), *plugins(CARD_GROUP)}))
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What is known of a card that is measured on first use before it is; ``seconds``: how long that takes."""
+
+    title: str
+    family: str
+    seconds: float
+
+    @property
+    def note(self) -> str:
+        """What there is to say instead of figures."""
+        return f"not measured yet: the first estimate measures this machine, about {self.seconds:.0f} s"
+
+
+def outline(name: str | Path) -> Outline | None:
+    """What is known of the card ``name`` if to load it would have to measure first, else None."""
+    if is_file(name) or str(name) not in plugins(OUTLINE_GROUP):
+        return None
+    return cast("Callable[[], Outline | None]", load_plugin(OUTLINE_GROUP, str(name)))()
 
 
 def is_file(name: str | Path) -> bool:

@@ -99,8 +99,12 @@ SPECS: Mapping[str, list[dict[str, object]]] = {
 """Calls of a few milliseconds at most: a machine that is busy elsewhere leaves such gaps, and minima find them."""
 
 
-def measure_kernels(seconds: float, last_cache_bytes: float, alone: bool = False) -> tuple[Measurement, ...]:
+def measure_kernels(
+    seconds: float, last_cache_bytes: float, alone: bool = False, progress: Callable[[float], None] = lambda part: None
+) -> tuple[Measurement, ...]:
     """Time the kernels of `SPECS` for about ``seconds``, in rounds over all of them, each cold and then warm.
+
+    ``progress`` takes the part that is done.
 
     ``alone``: on one core, and the shortest time counts. On a machine that is busy with other work, threads that wait
     for each other are seldom all running, while one thread finds a gap.
@@ -111,12 +115,14 @@ def measure_kernels(seconds: float, last_cache_bytes: float, alone: bool = False
     if alone:
         torch.set_num_threads(1)
     try:
-        return _measured(seconds, last_cache_bytes, 0.0 if alone else LOW)
+        return _measured(seconds, last_cache_bytes, 0.0 if alone else LOW, progress)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measured(seconds: float, last_cache_bytes: float, low: float) -> tuple[Measurement, ...]:
+def _measured(
+    seconds: float, last_cache_bytes: float, low: float, progress: Callable[[float], None]
+) -> tuple[Measurement, ...]:
     import torch
 
     calls = [(spec, build(spec)) for spec in all_specs()]
@@ -131,6 +137,7 @@ def _measured(seconds: float, last_cache_bytes: float, low: float) -> tuple[Meas
             if turn >= LEAST_ROUNDS and time.perf_counter() > until:
                 break
             for i, (_, call) in enumerate(calls):
+                progress(min(1.0, 1 - (until - time.perf_counter()) / seconds))
                 for _ in range(COLD_CALLS):
                     flush.add_(1.0)
                     once = _seconds(call, 1)

@@ -10,8 +10,8 @@ import typer
 
 from hwsim.commands import options
 from hwsim.commands.output import print_json, print_table, say
-from hwsim.commands.progress import Progress
 from hwsim.errors import CheckFailed
+from hwsim.progress import Progress
 from hwsim.units import format_quantity
 
 if TYPE_CHECKING:

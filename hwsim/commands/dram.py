@@ -10,8 +10,8 @@ import typer
 from hwsim.commands import options
 from hwsim.commands.listing import Parts, print_part, print_rows
 from hwsim.commands.output import print_json, print_table, say, shown
-from hwsim.commands.progress import Progress
 from hwsim.errors import InputError
+from hwsim.progress import Progress
 from hwsim.units import format_quantity, parse
 
 MAX_QUEUE = 4096  # places, as in cards

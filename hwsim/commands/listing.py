@@ -13,10 +13,22 @@ from hwsim.errors import HwsimError, UnknownNameError
 
 if TYPE_CHECKING:
     from hwsim.card import Card
+    from hwsim.device import Outline
     from hwsim.system import System
     from hwsim.zoo import Preset
 
 Rows = list[dict[str, Any]]
+DEVICE_COLUMNS = (
+    "name",
+    "title",
+    "family",
+    "memory",
+    "capacity_bytes",
+    "bandwidth_bytes_per_s",
+    "peak_flops_per_s",
+    "dtype",
+    "form",
+)
 
 
 class Parts(Protocol):
@@ -46,7 +58,7 @@ def show(
 ) -> None:
     """Show a card or a system with the source of every figure, a model with its sizes, or a mapper with its options."""
     from hwsim.commands.storage import harness as storage
-    from hwsim.device import card_names, is_file, load_device
+    from hwsim.device import card_names, is_file, load_device, outline
     from hwsim.registry import plugins
     from hwsim.simulation import MAPPERS
     from hwsim.systemfile import is_system, load_system, shipped_systems
@@ -57,6 +69,8 @@ def show(
         _show_model(models[name], json)
     elif is_system(name):
         _show_system(load_system(name), json)
+    elif (known := outline(name)) is not None:
+        _show_outline(name, known, json)
     elif is_file(name) or name in card_names():
         _show_card(load_device(name).card, json)
     elif name in mappers:
@@ -93,32 +107,28 @@ def print_schema(
 
 
 def _devices() -> Rows:
-    from hwsim.device import card_names, load_device
+    from hwsim.device import card_names, load_device, outline
 
     rows = []
     for name in card_names():
+        if (known := outline(name)) is not None:
+            row = dict.fromkeys(DEVICE_COLUMNS)
+            rows.append({**row, "name": name, "title": known.title, "family": known.family, "form": known.note})
+            continue
         try:
-            card = load_device(name).card
+            rows.append(_device(name, load_device(name).card))
         except HwsimError as error:
             say(f"hwsim: {name} does not load: {error}")
-            continue
-        main = card.main
-        rates = card.matmul or card.vector
-        usual = next((name for name in ("bf16", "fp16", "int8", "fp32") if name in rates), "")
-        rows.append(
-            {
-                "name": name,
-                "title": card.title,
-                "family": card.family,
-                "memory": main.name,
-                "capacity_bytes": main.capacity,
-                "bandwidth_bytes_per_s": main.bandwidth,
-                "peak_flops_per_s": rates.get(usual, 0.0),
-                "dtype": usual,
-                "form": "peaks only" if card.first_form else "full",
-            }
-        )
     return rows
+
+
+def _device(name: str, card: Card) -> dict[str, Any]:
+    rates = card.matmul or card.vector
+    usual = next((name for name in ("bf16", "fp16", "int8", "fp32") if name in rates), "")
+    form = "peaks only" if card.first_form else "full"
+    main = card.main
+    figures = (main.name, main.capacity, main.bandwidth, rates.get(usual, 0.0), usual, form)
+    return dict(zip(DEVICE_COLUMNS, (name, card.title, card.family, *figures), strict=True))
 
 
 def _models() -> Rows:
@@ -240,6 +250,15 @@ def _show_card(card: Card, json: bool) -> None:
         return
     form = " (first form: peaks only)" if card.first_form else ""
     _print_figures(rows, f"{card.title}, family {card.family}{form}")
+
+
+def _show_outline(name: str, known: Outline, json: bool) -> None:
+    facts = {"card": name, "title": known.title, "family": known.family, "figures": [], "note": known.note}
+    if json:
+        print_json(facts)
+        return
+    print(f"{known.title}, family {known.family}")
+    say(f"note: {known.note}")
 
 
 def _show_system(system: System, json: bool) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsim.commands.output import print_columns, print_json, records, say
-from hwsim.commands.progress import PATIENCE_S, PLAIN_S
 from hwsim.errors import PartialFailure
+from hwsim.progress import PATIENCE_S, PLAIN_S
 from hwsim.units import format_seconds
 
 if TYPE_CHECKING:

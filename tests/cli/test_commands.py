@@ -222,6 +222,17 @@ def test_predict_refuses_what_is_no_list_of_kernels(hwsim, tmp_path, text, said)
     assert said in ran.err
 
 
+def test_the_machine_at_hand_is_listed_and_shown_without_measuring_it(hwsim, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    listed = {row["name"]: row for row in hwsim("list", "devices", "--json").data}
+    assert listed["cpu-local"]["form"].startswith("not measured yet")
+    assert listed["cpu-local"].keys() == listed["nvidia-h200"].keys()
+    shown = hwsim("show", "cpu-local")
+    assert (shown.code, "not measured yet" in shown.err) == (0, True)
+    assert hwsim("show", "cpu-local", "--json").data["figures"] == []
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("what", ["devices", "models", "systems", "mappers", "kernels", "studies", "claims"])
 def test_lists(hwsim, what):
     rows = hwsim("list", what, "--json").data

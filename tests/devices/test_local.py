@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hwsim.device import card_names, load_device
+from hwsim.device import card_names, load_device, outline
 from hwsim.devices import local, probe
 from hwsim.devices.cpu import bench
+from hwsim.errors import InputError
 from hwsim.measurements import Measurement
 from hwsim.testing import check_device
 
@@ -28,7 +29,7 @@ def quick(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "one_core_bandwidth", lambda: 1e10)
     monkeypatch.setattr(probe, "module_overhead", lambda: 1e-6)
     monkeypatch.setattr(local, "busy_elsewhere", lambda: False)
-    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone: ROWS)
+    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone, progress: ROWS)
     levels = (probe.CacheLevel(1, 32768, probe.cores()), probe.CacheLevel(3, 2**25, 1))
     monkeypatch.setattr(probe, "cache_levels", lambda: levels)
     return tmp_path
@@ -47,7 +48,7 @@ def test_constants_are_fitted_to_kernels_of_the_machine(quick, capsys):
     assert (quick / "hwsim" / "cpu-local-calibration.yaml").exists()
     assert card.figures["parameters.op_overhead"].mark == "calibrated"
     assert card.parameter("op_overhead") == pytest.approx(3e-6, rel=0.1)
-    assert "timing torch's kernels" in capsys.readouterr().err
+    assert "kept in" in capsys.readouterr().err
     assert load_device("cpu-local", calibration=None).card.figures["parameters.op_overhead"].mark == "assumed"
 
 
@@ -56,7 +57,7 @@ def test_a_busy_machine_is_measured_on_one_core(quick, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(local, "busy_elsewhere", lambda: True)
     monkeypatch.setattr(probe, "matmul_rate", lambda fmt, one_core: asked.append(one_core) or 1e11)
-    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone: asked.append(alone) or ROWS)
+    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone, progress: asked.append(alone) or ROWS)
     load_device("cpu-local")
     assert asked == [True, True, True]
     assert "of one core" in capsys.readouterr().err
@@ -72,12 +73,42 @@ def test_without_torch_constants_stay_typical(quick, monkeypatch, capsys):
 def test_it_is_measured_once(quick, monkeypatch):
     first = local.card_text()
     assert (quick / "hwsim" / "cpu-local.yaml").read_text() == first
-    monkeypatch.setattr(local, "measured_card", lambda busy: pytest.fail("measured again"))
+    monkeypatch.setattr(local, "measured_card", lambda busy, tell: pytest.fail("measured again"))
     assert local.card_text() == first
 
 
 def test_it_is_listed():
     assert "cpu-local" in card_names()
+
+
+def test_before_it_is_measured_its_outline_is_known_and_after_it_none(quick):
+    known = outline("cpu-local")
+    assert known.family == "cpu"
+    assert f"{probe.cores()} cores" in known.title
+    assert "45 s" in known.note
+    assert list(quick.iterdir()) == []
+    assert load_device("cpu-local").card.title == known.title
+    assert outline("cpu-local") is None
+    assert outline("nvidia-h200") is None
+
+
+def test_progress_only_grows_and_names_what_is_measured(quick, monkeypatch):
+    told = []
+    monkeypatch.setattr(local.Progress, "done", lambda self, part, doing: told.append((part, doing)))
+    monkeypatch.setattr(local, "measure_kernels", lambda seconds, cache, alone, progress: progress(0.5) or ROWS)
+    local.card_text()
+    parts = [part for part, _ in told]
+    assert parts == sorted(parts)
+    assert 0 <= parts[0] < parts[-1] < 1
+    assert {"arithmetic", "memories", "torch's kernels", "fitting constants"} <= {doing for _, doing in told}
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_measured(quick, monkeypatch):
+    (quick / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(quick / "file"))
+    monkeypatch.setattr(local, "measured_card", lambda busy, tell: pytest.fail("measured"))
+    with pytest.raises(InputError, match=r"cannot be kept there: .*; XDG_CACHE_HOME names another folder"):
+        load_device("cpu-local")
 
 
 def test_caches_are_read_from_the_kernels_files(tmp_path, monkeypatch):

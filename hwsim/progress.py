@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any
 
-from hwsim.commands.output import say
-
 PATIENCE_S = 2.0  # what takes longer shows its progress
 PLAIN_S = 5.0  # between two lines of progress where there is no terminal
 
@@ -31,7 +29,7 @@ class Progress(AbstractContextManager["Progress"]):
             if sys.stderr.isatty():
                 self._start(text, part)
             else:
-                say(f"hwsim: {text}, {part:.0%} done")
+                print(f"hwsim: {text}, {part:.0%} done", file=sys.stderr, flush=True)
 
     def _start(self, text: str, part: float) -> None:
         from rich.console import Console
