@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from hwsim.chips import Chips, ChipsFile, chips_of
-from hwsim.errors import CardError, InputError, Problem, lookup, nearest_name
+from hwsim.errors import CardError, InputError, Problem, dotted, lookup, nearest_name
 from hwsim.figures import MARKS as MARKS
 from hwsim.figures import (
     Bytes,
@@ -262,7 +262,7 @@ class Places:
 
     def problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         line, column = self.marks.where(path)
-        return Problem(message, self.file, line, column, ".".join(map(str, path)))
+        return Problem(message, self.file, line, column, dotted(path))
 
 
 def _parameters(file: CardFile, units_of: Callable[[str], Mapping[str, str]], places: Places) -> dict[str, Figure]:

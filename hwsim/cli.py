@@ -29,6 +29,7 @@ from hwsim.errors import HwsimError
 
 ISSUES = "https://github.com/hwsim/hwsim/issues"
 INTERRUPTED = 130
+MOST_PROBLEMS = 20  # that one input is told of
 
 app = typer.Typer(
     name="hwsim",
@@ -97,8 +98,11 @@ def _complain(error: BaseException) -> int:
         typer.echo(f"hwsim: {error.format_message().replace('Value error, ', '')}", err=True)
         return error.exit_code
     if isinstance(error, HwsimError):
-        for line in str(error).splitlines():
+        lines = str(error).splitlines()
+        for line in lines[:MOST_PROBLEMS]:
             typer.echo(f"hwsim: {line}", err=True)
+        if len(lines) > MOST_PROBLEMS:
+            typer.echo(f"hwsim: ... and {len(lines) - MOST_PROBLEMS:,} more", err=True)
         return error.exit_code
     typer.echo(
         f"hwsim: this is a defect of hwsim, please report it at {ISSUES}: {type(error).__name__}: {error} "

@@ -17,8 +17,8 @@
 
 An InputError carries all problems found in one go, so that a file is mended in one edit:
 
-    study.yaml:4:51: devices.0.memory.bandwith: unknown key; did you mean 'bandwidth'?
-    study.yaml:9:12: matrix.batch.1: got 'x', expected a valid integer
+    study.yaml:4:51: devices[0].memory.bandwith: unknown key; did you mean 'bandwidth'?
+    study.yaml:9:12: matrix.batch[1]: got 'x', expected a valid integer
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ class Problem:
     """One thing wrong with an input, and where. Lines and columns count from 1.
 
     `got` is the offending value as text (see `shown`), `expected` what would be valid, `nearest` the valid
-    name that was probably meant, `path` the dotted place inside the data.
+    name that was probably meant, `path` the place inside the data (see `dotted`).
     """
 
     message: str = ""
@@ -70,6 +70,12 @@ def shown(value: object) -> str:
         return "a list"
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """A place inside data as its reader would write it: `memories[1].bandwidth`, entries of lists from 0."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".")
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:

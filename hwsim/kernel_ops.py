@@ -28,6 +28,10 @@ class Field:
     choices: tuple[object, ...] = ()
     default: object = None
 
+    def read(self, given: object) -> object:
+        """``given`` as JSON means it, which has one kind of number: 1e9 is an integer."""
+        return int(given) if isinstance(given, float) and given.is_integer() and not self.choices else given
+
     def allows(self, value: object) -> bool:
         """Whether ``value`` is valid; the choices are all of one type."""
         if self.choices:
@@ -39,7 +43,7 @@ class Field:
         """What would be valid, in words."""
         if self.choices:
             return "one of " + ", ".join(shown(choice) for choice in self.choices)
-        return f"an integer of at least {self.least} and at most 2^50"
+        return f"a whole number from {self.least} to 2^50"
 
 
 SIZE = Field()

@@ -15,7 +15,7 @@ from hwsim.binding import Binding
 from hwsim.card import Spread
 from hwsim.cost import Cost
 from hwsim.device import Device, Replay, estimate_all, timed
-from hwsim.errors import CardError, InputError, Problem, nearest_name, shown
+from hwsim.errors import CardError, InputError, Problem, dotted, nearest_name, shown
 from hwsim.graph import Graph
 from hwsim.kernel_family import kernel_family
 from hwsim.kernel_ops import SPEC_OPS, Field, Sketch, Values
@@ -114,7 +114,7 @@ def _impossible(
         try:
             device.estimate(_kernel(values, main_memory, launch))
         except CardError as error:
-            yield Problem(str(error), path=str(index))
+            yield Problem(str(error), path=dotted([index]))
 
 
 def _predicted(spec: Values, kernel: Kernel, cost: Cost, spread: Spread | None, static: float) -> dict[str, object]:
@@ -135,12 +135,12 @@ def _all_checked(specs: Sequence[object]) -> tuple[list[tuple[Values, Values]], 
     problems: list[Problem] = []
     for index, spec in enumerate(specs):
         if isinstance(spec, Mapping):
-            values, wrong = _checked(spec, f"{index}.")
+            values, wrong = _checked(spec, f"{dotted([index])}.")
             objects.append((spec, values))
             problems += wrong
         else:
             expected = 'an object such as {"op": "matmul", ...}'
-            problems.append(Problem(path=str(index), got=shown(spec), expected=expected))
+            problems.append(Problem(path=dotted([index]), got=shown(spec), expected=expected))
     return objects, problems
 
 
@@ -155,7 +155,7 @@ def _checked(spec: Values, where: str) -> tuple[dict[str, object], list[Problem]
     values: dict[str, object] = {"op": name}
     problems = []
     for key, kind in SPEC_OPS[name].fields.items():
-        values[key] = value = spec.get(key, kind.default)
+        values[key] = value = kind.read(spec.get(key, kind.default))
         if key not in spec or not kind.allows(value):
             problems += _wrong(spec, name, key, kind, where)
     return values, problems or _inconsistent(values, where)
@@ -164,7 +164,9 @@ def _checked(spec: Values, where: str) -> tuple[dict[str, object], list[Problem]
 def _wrong(spec: Values, name: str, key: str, kind: Field, where: str) -> list[Problem]:
     """What is wrong with a field that is missing or not allowed."""
     if key in spec:
-        return [Problem(path=f"{where}{key}", got=shown(spec[key]), expected=kind.expected)]
+        given, words = spec[key], tuple(choice for choice in kind.choices if isinstance(choice, str))
+        nearest = _nearest(given, words) if isinstance(given, str) else None
+        return [Problem(path=f"{where}{key}", got=shown(given), expected=kind.expected, nearest=nearest)]
     fields = SPEC_OPS[name].fields
     misspelt = _nearest(key, tuple(other for other in spec if other not in fields and other != "op"))
     if kind.default is not None:
@@ -173,9 +175,9 @@ def _wrong(spec: Values, name: str, key: str, kind: Field, where: str) -> list[P
 
 
 @lru_cache(maxsize=1024)
-def _nearest(key: str, extras: tuple[str, ...]) -> str | None:
-    """Long lists leave out the same fields over and over again."""
-    return nearest_name(key, extras)
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    """Long lists are wrong in the same way over and over again."""
+    return nearest_name(name, known)
 
 
 def _inconsistent(values: Values, where: str) -> list[Problem]:

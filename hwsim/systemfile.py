@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from hwsim.card import Card, Link
 from hwsim.device import Device, is_file, load_device
-from hwsim.errors import InputError, Problem, SystemFileError, nearest_name
+from hwsim.errors import InputError, Problem, SystemFileError, dotted, nearest_name
 from hwsim.figures import Figure, PerByte, Rate, Seconds, SourceFile, Strict
 from hwsim.placement import HOST
 from hwsim.registry import data_files
@@ -164,7 +164,7 @@ class _Reader:
 
     def _problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         line, column = self.marks.where(path)
-        return Problem(message, self.where, line, column, ".".join(map(str, path)))
+        return Problem(message, self.where, line, column, dotted(path))
 
     def _names(self) -> Iterator[Problem]:
         for name in self.file.devices:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hwsim.errors import InputError, Problem, nearest_name, shown
+from hwsim.errors import InputError, Problem, dotted, nearest_name, shown
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 100
@@ -189,7 +189,7 @@ class _Builder:
             return None
 
     def complain(self, node: yaml.Node, path: Place, message: str, got: str = "") -> None:
-        self.problems.append(Problem(message, self.file, *_position(node), path=_dotted(path), got=got))
+        self.problems.append(Problem(message, self.file, *_position(node), path=dotted(path), got=got))
 
     def stop(self, node: yaml.Node, path: Place, message: str) -> NoReturn:
         self.complain(node, path, message)
@@ -200,10 +200,6 @@ def _position(item: yaml.Node | yaml.Event) -> tuple[int, int]:
     """Line and column, from 1, where a node or event starts."""
     mark = item.start_mark
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
-
-
-def _dotted(path: Place) -> str:
-    return ".".join(map(str, path))
 
 
 def _value(tag: str, text: str) -> Data:
@@ -240,7 +236,7 @@ def _problems(failure: ValidationError, model: type[BaseModel], data: object, ma
         if any(len(other) > len(path) and other[: len(path)] == path for other in paths):
             continue
         place = marks.where(path, key=detail["type"] == "extra_forbidden")
-        spot = Problem("", file, *place, path=_dotted(path))
+        spot = Problem("", file, *place, path=dotted(path))
         if detail["type"] == "extra_forbidden":
             problem = _unknown_key(spot, str(path[-1]), _keys_at(schema, path[:-1], data))
         else:

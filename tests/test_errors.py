@@ -32,9 +32,9 @@ def test_the_docstring_draws_every_error() -> None:
 
 
 def test_a_problem_says_place_path_got_expected_and_nearest() -> None:
-    problem = Problem("unknown key", "a.yaml", 4, 51, "devices.0.bandwith", "'x'", "a text", "bandwidth")
+    problem = Problem("unknown key", "a.yaml", 4, 51, "devices[0].bandwith", "'x'", "a text", "bandwidth")
     assert str(problem) == (
-        "a.yaml:4:51: devices.0.bandwith: unknown key; got 'x', expected a text; did you mean 'bandwidth'?"
+        "a.yaml:4:51: devices[0].bandwith: unknown key; got 'x', expected a text; did you mean 'bandwidth'?"
     )
     assert str(Problem("only a message")) == "only a message"
     assert str(Problem(file="a.yaml", got="3")) == "a.yaml: got 3"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 
 import pytest
 
@@ -158,21 +159,24 @@ def test_other_fields_come_back_as_they_were():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"op": "matmull"}, r"1\.op: unknown op 'matmull'; did you mean 'matmul'\?"),
-        ({}, r"1\.op: missing"),
-        ({"op": 3}, r"1\.op: unknown op 3"),
-        ({"op": "matmul", "m": 1, "n": 1, "dtype": "bf16"}, r"1\.k: missing"),
-        ({"op": "add", "numell": 1, "dtype": "bf16"}, r"1\.numel: missing; is 'numell' meant\?"),
-        ({"op": "matmul", "m": 1, "n": 1, "k": 1, "dtype": "bf16", "bacth": 2}, r"1\.bacth: unknown; is 'batch' meant"),
-        ({**spec("matmul"), "m": 0}, r"1\.m: got 0, expected an integer of at least 1"),
-        ({**spec("matmul"), "m": 1.5}, r"1\.m: got 1\.5"),
-        ({**spec("matmul"), "m": True}, r"1\.m: got true"),
-        ({**spec("matmul"), "dtype": "bf61"}, r"1\.dtype: got 'bf61', expected one of"),
-        ({**spec("attention_prefill"), "causal": 1}, r"1\.causal: got 1, expected one of true, false"),
-        ({**spec("attention_decode"), "kv_heads": 3}, r"1\.kv_heads: got 3, expected a divisor of heads = 4"),
-        ({**spec("conv2d"), "groups": 3}, r"1\.groups: got 3, expected a divisor of c = 8"),
-        ({**spec("conv2d"), "k": 15}, r"1\.k: got 15, expected at most h"),
-        ("matmul", r"1: got 'matmul', expected an object"),
+        ({"op": "matmull"}, r"\[1\]\.op: unknown op 'matmull'; did you mean 'matmul'\?"),
+        ({}, r"\[1\]\.op: missing"),
+        ({"op": 3}, r"\[1\]\.op: unknown op 3"),
+        ({"op": "matmul", "m": 1, "n": 1, "dtype": "bf16"}, r"\[1\]\.k: missing"),
+        ({"op": "add", "numell": 1, "dtype": "bf16"}, r"\[1\]\.numel: missing; is 'numell' meant\?"),
+        (
+            {"op": "matmul", "m": 1, "n": 1, "k": 1, "dtype": "bf16", "bacth": 2},
+            r"\[1\]\.bacth: unknown; is 'batch' meant",
+        ),
+        ({**spec("matmul"), "m": 0}, r"\[1\]\.m: got 0, expected a whole number from 1 to 2\^50"),
+        ({**spec("matmul"), "m": 1.5}, r"\[1\]\.m: got 1\.5"),
+        ({**spec("matmul"), "m": True}, r"\[1\]\.m: got true"),
+        ({**spec("matmul"), "dtype": "bf61"}, r"\[1\]\.dtype: got 'bf61', expected one of .*; did you mean 'bf16'\?"),
+        ({**spec("attention_prefill"), "causal": 1}, r"\[1\]\.causal: got 1, expected one of true, false"),
+        ({**spec("attention_decode"), "kv_heads": 3}, r"\[1\]\.kv_heads: got 3, expected a divisor of heads = 4"),
+        ({**spec("conv2d"), "groups": 3}, r"\[1\]\.groups: got 3, expected a divisor of c = 8"),
+        ({**spec("conv2d"), "k": 15}, r"\[1\]\.k: got 15, expected at most h"),
+        ("matmul", r"\[1\]: got 'matmul', expected an object"),
     ],
 )
 def test_errors_name_index_and_field(wrong, message):
@@ -181,8 +185,24 @@ def test_errors_name_index_and_field(wrong, message):
     assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize("given", [1e9, 10.0**9])
+def test_a_whole_number_may_be_written_as_json_writes_it(given):
+    found, plain = (predict([{"op": "copy_d2d", "bytes": size}], H200)[0] for size in (given, 10**9))
+    assert found == plain
+    assert type(spec_kernel({"op": "copy_d2d", "bytes": given}, H200).attrs["numel"]) is int
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [(1.5, "1.5"), (math.nan, "nan"), (math.inf, "inf"), (-3.0, "-3"), (1e300, "1e"), (2**51, "2251799813685248")],
+)
+def test_other_numbers_are_no_sizes(given, got):
+    with pytest.raises(InputError, match=rf"^\[0\]\.bytes: got {got}.*, expected a whole number from 1 to 2\^50$"):
+        predict([{"op": "copy_d2d", "bytes": given}], H200)
+
+
 def test_what_a_card_cannot_run_is_told_with_its_index():
-    with pytest.raises(InputError, match=r"^1: card 'nvidia-rtx-4090' has no link to a peer") as error:
+    with pytest.raises(InputError, match=r"^\[1\]: card 'nvidia-rtx-4090' has no link to a peer") as error:
         predict([spec("add"), spec("all_reduce")], load_device("nvidia-rtx-4090"))
     assert error.value.exit_code == 2
 
@@ -190,4 +210,11 @@ def test_what_a_card_cannot_run_is_told_with_its_index():
 def test_all_that_is_wrong_is_said_at_once():
     with pytest.raises(InputError) as error:
         predict([{"op": "matmul"}, 7, {"op": "x"}], H200)
-    assert [problem.path for problem in error.value.problems] == ["0.m", "0.n", "0.k", "0.dtype", "1", "2.op"]
+    assert [problem.path for problem in error.value.problems] == [
+        "[0].m",
+        "[0].n",
+        "[0].k",
+        "[0].dtype",
+        "[1]",
+        "[2].op",
+    ]

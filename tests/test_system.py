@@ -144,19 +144,19 @@ def test_memories_are_named_by_device(write):
 
 
 MISTAKES = [
-    (("between: [gpu, switch]", "between: [gpu, swich]"), "8:31: links.1.between: a link to 'swich'", "'switch'?"),
-    (("between: [gpu, switch]", "between: [gpu, gpu]"), "8:31: links.1.between: a link from 'gpu' to itself", ""),
-    (("between: [gpu, switch]", "between: [switch, cpu]"), "links.1.between: link 'up' joins 'switch' and 'cpu'", ""),
-    (("name: gpu port", "name: up"), "8:12: links.1.name: two links are called 'up'", ""),
-    (("card: gpu.pcie", "card: gpu.pci"), "8:52: links.1.card: no device has a link 'gpu.pci'", "'gpu.pcie'?"),
-    (("BW", "{value: 0 GB/s, mark: assumed, source: made}"), "7:51: links.0.bandwidth: must be above zero", ""),
-    (("BW", "{value: 1 GB, mark: assumed, source: made}"), "7:51: links.0.bandwidth: unknown unit 'GB'", ""),
+    (("between: [gpu, switch]", "between: [gpu, swich]"), "8:31: links[1].between: a link to 'swich'", "'switch'?"),
+    (("between: [gpu, switch]", "between: [gpu, gpu]"), "8:31: links[1].between: a link from 'gpu' to itself", ""),
+    (("between: [gpu, switch]", "between: [switch, cpu]"), "links[1].between: link 'up' joins 'switch' and 'cpu'", ""),
+    (("name: gpu port", "name: up"), "8:12: links[1].name: two links are called 'up'", ""),
+    (("card: gpu.pcie", "card: gpu.pci"), "8:52: links[1].card: no device has a link 'gpu.pci'", "'gpu.pcie'?"),
+    (("BW", "{value: 0 GB/s, mark: assumed, source: made}"), "7:51: links[0].bandwidth: must be above zero", ""),
+    (("BW", "{value: 1 GB, mark: assumed, source: made}"), "7:51: links[0].bandwidth: unknown unit 'GB'", ""),
     (("BW", "{value: 1 GB/s, mark: assumed, source: mad}"), "source 'mad' is not among", "'made'?"),
     ((", latency: {value: 1 us, mark: assumed, source: made}, energy: E", ""), "a link needs latency, energy", ""),
-    (("gpu: toy.yaml", "gpu: unknown.yaml"), "8:52: links.1.card: the card has no latency of 'gpu.pcie'", ""),
+    (("gpu: toy.yaml", "gpu: unknown.yaml"), "8:52: links[1].card: the card has no latency of 'gpu.pcie'", ""),
     (("gpu: toy.yaml", "gpu: nvidia-h20"), "4:16: devices.gpu: unknown device 'nvidia-h20'", ""),
     (("gpu: toy.yaml", "host: toy.yaml"), "4:17: devices.host: a device is not called 'host'", ""),
-    (("switches: [switch]", "switches: [switch, cpu]"), "5:20: switches.1: 'cpu' is there already", ""),
+    (("switches: [switch]", "switches: [switch, cpu]"), "5:20: switches[1]: 'cpu' is there already", ""),
     (("  - {name: gpu port, between: [gpu, switch], card: gpu.pcie}\n", ""), "devices.cpu: no link joins 'cpu' to", ""),
     (("switches:", "switchs:"), "switchs: unknown key", "'switches'?"),
 ]

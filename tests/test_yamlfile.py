@@ -210,17 +210,17 @@ def test_all_problems_of_a_file_at_their_places() -> None:
     with pytest.raises(StudyError) as caught:
         validate(Sample, data, marks, "s.yaml", StudyError)
     assert str(caught.value).splitlines() == [
-        "s.yaml:4:5: devices.0.memory.0.bandwidth: missing key",
-        "s.yaml:4:17: devices.0.memory.0.bandwith: unknown key; did you mean 'bandwidth'?",
-        "s.yaml:5:27: devices.0.memory.1.bandwidth: unknown unit 'TX/s'; got '3.35 TX/s', expected such as "
+        "s.yaml:4:5: devices[0].memory[0].bandwidth: missing key",
+        "s.yaml:4:17: devices[0].memory[0].bandwith: unknown key; did you mean 'bandwidth'?",
+        "s.yaml:5:27: devices[0].memory[1].bandwidth: unknown unit 'TX/s'; got '3.35 TX/s', expected such as "
         "'3.35 TB/s' (units B/s, bit/s, prefixes k M G T P E Ki Mi Gi Ti Pi)",
-        "s.yaml:6:10: devices.1.kind: got 'cpuu', expected 'gpu', 'cpu'; did you mean 'cpu'?",
-        "s.yaml:7:15: devices.2.coresss: unknown key; did you mean 'cores'?",
-        "s.yaml:8:3: devices.3.kind: missing key",
-        "s.yaml:9:22: devices.4.cores: got 'many', expected a valid integer",
-        "s.yaml:10:23: models.1.layer: unknown key; did you mean 'layers'?",
-        "s.yaml:10:34: models.2: got 5, expected a text or a mapping",
-        "s.yaml:10:44: models.3.name: got a list, expected a text",
+        "s.yaml:6:10: devices[1].kind: got 'cpuu', expected 'gpu', 'cpu'; did you mean 'cpu'?",
+        "s.yaml:7:15: devices[2].coresss: unknown key; did you mean 'cores'?",
+        "s.yaml:8:3: devices[3].kind: missing key",
+        "s.yaml:9:22: devices[4].cores: got 'many', expected a valid integer",
+        "s.yaml:10:23: models[1].layer: unknown key; did you mean 'layers'?",
+        "s.yaml:10:34: models[2]: got 5, expected a text or a mapping",
+        "s.yaml:10:44: models[3].name: got a list, expected a text",
         "s.yaml:11:8: dtype: got 'bf17', expected 'bf16' or 'int8'; did you mean 'bf16'?",
         "s.yaml:12:17: matrix.batch: got 3, expected a valid list",
         "s.yaml:13:1: zzz: unknown key; expected one of: devices, dtype, matrix, models",

@@ -20,7 +20,7 @@ from hwsim.devices.dram.memory import new_memory
 from hwsim.devices.dram.patterns import MAX_BURSTS, PATTERNS, Pattern, Requests, field_sizes, requests_of
 from hwsim.devices.dram.rules import Rules, rules_of, settings_of
 from hwsim.devices.dram.schema import ControllerFile
-from hwsim.errors import HwsimError, InputError, Problem, shown
+from hwsim.errors import HwsimError, InputError, Problem, dotted, shown
 
 SLICE = 200_000  # bursts between two reports of progress
 MAX_CHANNELS = 64
@@ -109,7 +109,7 @@ def checked(card: Dram, question: Question) -> ControllerFile:
         controller = ControllerFile.model_validate({**card.controller.model_dump(), **question.controller})
     except ValidationError as error:
         found = error.errors(include_url=False)
-        raise InputError(*(Problem(one["msg"], path=".".join(map(str, one["loc"]))) for one in found)) from None
+        raise InputError(*(Problem(one["msg"], path=dotted(one["loc"])) for one in found)) from None
     address_map(controller.mapping, field_sizes(card, 1))  # says what is wrong with it
     burst = card.burst_bytes
     size = burst if question.size is None else question.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,12 @@ from hwsim.errors import shown as repeated
 if TYPE_CHECKING:
     from hwsim.kernel_ops import SpecOp
 
+KERNELS = "a list of kernels, or one a line"
 RESULT = ("seconds", "joules", "bound", "traffic", "seconds_low", "seconds_high")
 
 
 def predict(
-    ops: Annotated[Path, typer.Argument(metavar="OPS.json", help="A JSON list of kernels (docs: kernel interchange).")],
+    ops: Annotated[Path, typer.Argument(metavar="OPS.json", help="Kernels: a JSON list, or one a line.")],
     device: options.Device,
     cache: Annotated[
         Literal["cold", "warm"], typer.Option(help="cold: a single launch with empty caches; warm: back to back.")
@@ -87,15 +89,46 @@ def measure(
     raise typer.Exit(code)
 
 
-def _read_specs(path: Path) -> list[dict[str, Any]]:
+def _read_specs(path: Path) -> list[Any]:
+    """The kernels of a file: a JSON list, or JSON lines."""
     try:
-        data = json_module.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror}", str(path))) from None
-    except json_module.JSONDecodeError as error:
-        raise InputError(Problem(f"not JSON: {error.msg}", str(path), error.lineno, error.colno)) from None
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(Problem(f"not JSON: {error}", str(path))) from None
+    except UnicodeDecodeError as error:
+        raise InputError(Problem(f"not UTF-8 text at byte {error.start}", str(path))) from None
+    if text.lstrip()[:1] == "{":
+        lines = enumerate(text.splitlines(), 1)
+        return [_parsed(line, path, number) for number, line in lines if line.strip()]
+    if not text.strip():
+        raise InputError(Problem("empty", str(path), expected=KERNELS))
+    data = _parsed(text, path)
     if not isinstance(data, list):
-        raise InputError(Problem(file=str(path), got=repeated(data), expected="a list of kernels"))
+        raise InputError(Problem(file=str(path), got=repeated(data), expected=KERNELS))
     return data
+
+
+def _parsed(text: str, path: Path, line: int = 1) -> Any:
+    """The data of JSON that begins in ``line`` of its file."""
+    try:
+        return _DECODER.decode(text)
+    except InputError as error:
+        raise InputError(*(replace(problem, file=str(path)) for problem in error.problems)) from None
+    except json_module.JSONDecodeError as error:
+        place = str(path), line + error.lineno - 1, error.colno
+        raise InputError(Problem(f"not JSON: {error.msg}", *place, expected=KERNELS)) from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(Problem(f"not JSON: {error}", str(path), line)) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no key stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        where = ", ".join(f"{name}: {repeated(value)}" for name, value in pairs)
+        raise InputError(Problem(f"'{key}' is given twice in {{{where}}}"))
+    return found
+
+
+_DECODER = json_module.JSONDecoder(object_pairs_hook=_once)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hwsim.errors import InputError, Problem, StudyError
+from hwsim.errors import InputError, Problem, StudyError, dotted
 from hwsim.study.schema import StudyFile
 from hwsim.yamlfile import Marks, load_yaml, validate
 
@@ -26,12 +27,12 @@ class Study:
 
     def located(self, error: InputError, *place: str | int) -> list[Problem]:
         """The problems of ``error`` put where the value stands that caused them; those with a file keep theirs."""
-        dotted = ".".join(map(str, place))
+        outer = dotted(place)
         line, column = self.marks.where(place)
         moved = []
         for problem in error.problems:
             if problem.file is None:
-                inner = f"{dotted}.{problem.path}" if problem.path else dotted
+                inner = f"{outer}.{problem.path}" if problem.path else outer
                 problem = replace(problem, file=self.path, line=line, column=column, path=inner)
             moved.append(problem)
         return _from_options(moved, self.settings)
@@ -59,9 +60,12 @@ def study_from(data: Any, path: str, folder: Path) -> Study:
 
 
 def _apply(data: dict[Any, Any], setting: str) -> str:
-    """Put one ``dotted.key=value`` into the data of a file; returns the part of the key that is new or changed."""
+    """Put one ``dotted.key=value`` into the data of a file; returns the part of the key that is new or changed.
+
+    An entry of a list is ``systems.0`` or ``systems[0]``.
+    """
     key, equals, text = setting.partition("=")
-    parts = key.strip().split(".")
+    parts = _parts(key.strip())
     if not equals or not all(parts):
         raise StudyError(Problem(file=OPTION, got=f"'{setting}'", expected="key=value, such as workload.batch=8"))
     try:
@@ -76,7 +80,12 @@ def _apply(data: dict[Any, Any], setting: str) -> str:
         place = _inside(place, part, key)
     _inside(place, parts[-1], key)
     place[_index(place, parts[-1], key) if isinstance(place, list) else parts[-1]] = value
-    return key.strip()
+    return ".".join(parts)
+
+
+def _parts(path: str) -> list[str]:
+    """The keys and indices of a path."""
+    return re.sub(r"\[(\d+)\]", r".\1", path).split(".")
 
 
 def _nested(parts: Sequence[str], value: object) -> object:
@@ -107,6 +116,6 @@ def _from_options(problems: Sequence[Problem], changed: Sequence[str]) -> list[P
     """Problems of values that the command line gave stand at the option, not in the file."""
 
     def given(path: str) -> bool:
-        return any(path == key or path.startswith(f"{key}.") for key in changed)
+        return any(".".join([*_parts(path), ""]).startswith(f"{key}.") for key in changed)
 
     return [replace(p, file=OPTION, line=None, column=None) if given(p.path) else p for p in problems]

@@ -204,12 +204,34 @@ def test_predict_round_trips(hwsim, tmp_path):
     assert hwsim("predict", path, "--device", "sn40l", "--cache", "warm").code == 0
 
 
+def test_predict_reads_a_kernel_a_line(hwsim, tmp_path):
+    path = tmp_path / "ops.jsonl"
+    path.write_text('\ufeff{"op": "copy_d2d", "bytes": 1e9}\n\n{"op": "copy_d2d", "bytes": 2}\n')
+    assert [row["bytes"] for row in hwsim("predict", path, "--device", "sn40l", "--json").data] == [1e9, 2]
+
+
+def test_a_flood_of_problems_is_cut_short(hwsim, tmp_path):
+    path = tmp_path / "ops.json"
+    path.write_text(json.dumps([{"op": "copy_d2d"}] * 5000))
+    ran = hwsim("predict", path, "--device", "sn40l")
+    assert len(ran.err.splitlines()) == 21
+    assert ran.err.endswith("... and 4,980 more\n")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("", "ops.json: empty"),
+        ("\n \n", "ops.json: empty"),
+        ("3", "got 3, expected a list of kernels, or one a line"),
+        ('{"op": "add"}\n{"op": add}', "ops.json:2:8: not JSON"),
+        (
+            '[\n{"op": "add", "numel": 1, "numel": 2}]',
+            "ops.json: 'numel' is given twice in {op: 'add', numel: 1, nu",
+        ),
         ("[", "ops.json:1:2: not JSON"),
-        ("{}", "expected a list of kernels"),
-        ('[{"op": "matmul", "n": 1, "k": 1, "dtype": "bf16"}]', "0.m"),
+        ("{}", "[0].op: missing"),
+        ('[{"op": "matmul", "n": 1, "k": 1, "dtype": "bf16"}]', "[0].m"),
         ('[{"op": "matmull"}]', "did you mean 'matmul'?"),
         ("[" * 100_000, "not JSON"),
     ],
@@ -284,7 +306,7 @@ def test_a_system_file_is_shown_and_taken_for_a_device(hwsim, tmp_path):
     path.write_text(SYSTEM.replace("drive]", "drve]"))
     ran = hwsim(*ESTIMATE[:3], path)
     assert ran.code == 2
-    assert "links.0.between: a link to 'drve', which is no device and no switch" in ran.err
+    assert "links[0].between: a link to 'drve', which is no device and no switch" in ran.err
 
 
 UPLINK = """

@@ -49,7 +49,7 @@ def test_phases_that_a_model_lacks_are_left_out_and_counted(write):
 
 
 def test_a_model_with_no_phase_left_is_an_error(write):
-    with pytest.raises(StudyError, match=r"2:24: models\.1: the model has no phase prefill, decode; .*forward, train"):
+    with pytest.raises(StudyError, match=r"2:24: models\[1\]: the model has no phase prefill, decode; .*forward"):
         plan_of(
             write("study: s\nmodels: [llama-3.2-1b, resnet-18]\nsystems: [sn40l]\nworkload: {phase: [prefill, decode]}")
         )
@@ -65,7 +65,7 @@ def test_explicit_cases_come_after_the_matrix_and_repeat_nothing(write):
 
 
 def test_an_explicit_case_in_a_phase_that_the_model_lacks_is_an_error(write):
-    with pytest.raises(StudyError, match=r"5:3: cases\.0: the model has no phase decode"):
+    with pytest.raises(StudyError, match=r"5:3: cases\[0\]: the model has no phase decode"):
         plan_of(write(HEAD + "cases:\n- {model: resnet-18, phase: decode}\n"))
 
 
@@ -75,16 +75,16 @@ def test_wrong_changes_of_a_card_stand_where_they_are_asked_for(write):
     with pytest.raises(StudyError) as caught:
         plan_of(write(text))
     lines = str(caught.value)
-    assert "2:24: models.1: " in lines
-    assert "2:38: models.2: " in lines
-    assert "3:11: systems.0.memories.hbn.bandwidth: no 'hbn' in the card" in lines
+    assert "2:24: models[1]: " in lines
+    assert "2:38: models[2]: " in lines
+    assert "3:11: systems[0].memories.hbn.bandwidth: no 'hbn' in the card" in lines
     assert "did you mean 'hbm'" in lines
 
 
 def test_two_systems_of_one_name_need_a_label(write):
     twice = "study: s\nmodels: [llama-3.2-1b]\nsystems: [sn40l, {card: sn40l}]"
     with pytest.raises(
-        StudyError, match=r"3:18: systems\.1: 'sn40l' is listed twice; expected one of them with a label"
+        StudyError, match=r"3:18: systems\[1\]: 'sn40l' is listed twice; expected one of them with a label"
     ):
         plan_of(write(twice))
     labelled = twice.replace("{card: sn40l}", "{card: sn40l, label: other}")

@@ -125,7 +125,7 @@ def test_a_capture_that_fails_fails_the_cases_of_its_phase(write, tmp_path, monk
 
 def test_a_wrong_setting_of_a_model_stands_in_the_study(write, tmp_path):
     study = write("study: s\nmodels: [{name: llama-3.2-1b, layerz: 4}]\nsystems: [sn40l]")
-    with pytest.raises(StudyError, match=r"study.yaml:2:10: models\.0: .*no setting 'layerz'; did you mean 'layers'"):
+    with pytest.raises(StudyError, match=r"study.yaml:2:10: models\[0\]: .*no setting 'layerz'; did you mean 'layers'"):
         run_study(study, tmp_path / "out")
 
 

@@ -33,19 +33,19 @@ def problems(path: Path, *settings: str) -> list[str]:
 def test_all_problems_are_said_at_once_with_their_places(write):
     assert problems(write(WRONG)) == [
         ":2:1: modles: unknown key; did you mean 'models'?",
-        ":3:10: models.0: unknown model 'llama-3.2-1bb'; did you mean 'llama-3.2-1b'?",
-        ":3:42: models.1.dms: unknown key; did you mean 'dims'?",
-        ":4:11: systems.0: unknown device 'nvidia-h20'; did you mean 'nvidia-h200'?",
-        ":4:44: systems.2.sett: unknown key; did you mean 'set'?",
-        ":5:28: workload.phase.1: unknown phase 'prefil'; did you mean 'prefill'?",
+        ":3:10: models[0]: unknown model 'llama-3.2-1bb'; did you mean 'llama-3.2-1b'?",
+        ":3:42: models[1].dms: unknown key; did you mean 'dims'?",
+        ":4:11: systems[0]: unknown device 'nvidia-h20'; did you mean 'nvidia-h200'?",
+        ":4:44: systems[2].sett: unknown key; did you mean 'set'?",
+        ":5:28: workload.phase[1]: unknown phase 'prefil'; did you mean 'prefill'?",
         ":5:45: workload.prompt: not a count; got '2x', expected such as 512 or '2k' (= 2048)",
         ":5:56: workload.batch: got 0, expected a whole number from 1 to 1099511627776",
         ":5:66: workload.dtype: unknown dtype 'bf17'; did you mean 'bf16'?",
-        ":6:21: matrix.batch.1: not a count; got -8, expected such as 512 or '2k' (= 2048)",
+        ":6:21: matrix.batch[1]: not a count; got -8, expected such as 512 or '2k' (= 2048)",
         ":6:26: matrix.dtyp: unknown key; did you mean 'dtype'?",
         ":7:9: mapper: unknown mapper 'autoo'; did you mean 'auto'?",
         ":8:8: spill: got 3, expected a valid boolean, unable to interpret input",
-        ":9:10: report.0: got 'rooflin', expected 'summary', 'roofline', 'memory-wall', 'breakdown', 'timeline', "
+        ":9:10: report[0]: got 'rooflin', expected 'summary', 'roofline', 'memory-wall', 'breakdown', 'timeline', "
         "'pareto' or 'provenance'; did you mean 'roofline'?",
     ]
 
@@ -61,7 +61,7 @@ def test_all_problems_are_said_at_once_with_their_places(write):
         ("study: x", "models: missing key"),
         ("study: ../../etc\nmodels: [llama-3.2-1b]\nsystems: [sn40l]", "it names a folder"),
         ("study: x\nmodels: []\nsystems: [sn40l]", "models"),
-        ("study: x\nmodels: [5]\nsystems: [sn40l]", "models.0"),
+        ("study: x\nmodels: [5]\nsystems: [sn40l]", "models[0]"),
         ("study: x\nmodels: [llama-3.2-1b]\nsystems: [sn40l]\nmatrix: {batch: 8}", "expected a valid list"),
         ("study: x\nmodels: [llama-3.2-1b]\nsystems: [sn40l]\nworkload: {batch: 9999G}", "1099511627776"),
         ("study: x\nmodels: [llama-3.2-1b]\nsystems: [sn40l]\nworkload: {batch: 1.5}", "batch"),
@@ -100,7 +100,7 @@ def test_settings_change_the_file(write):
     ("setting", "message"),
     [
         ("workload.batch", "--set: got 'workload.batch', expected key=value, such as workload.batch=8"),
-        ("matrix.batch=[1,x]", "--set: matrix.batch.1: not a count; got 'x', expected such as 512 or '2k' (= 2048)"),
+        ("matrix.batch=[1,x]", "--set: matrix.batch[1]: not a count; got 'x', expected such as 512 or '2k' (= 2048)"),
         ("matrix.btch=[1]", "--set: matrix.btch: unknown key; did you mean 'batch'?"),
         ("models.7=x", "--set: models.7: '7' is no place in the list; expected 0 to 0"),
         ("study.name.x=3", "--set: study.name.x: 'name' lies below a value that is neither a mapping nor a list"),

@@ -92,12 +92,12 @@ def test_a_system_file_stands_beside_its_study(write):
 @pytest.mark.parametrize(
     ("systems", "said"),
     [
-        ("{gpu: nvidia-a600}", "3:17: systems.0.gpu: unknown device 'nvidia-a600'; did you mean 'nvidia-a6000'?"),
-        ("{gpu: sn40l, storage: [{card: csd}]}", "systems.0.storage.0.card: unknown device 'csd'"),
+        ("{gpu: nvidia-a600}", "3:17: systems[0].gpu: unknown device 'nvidia-a600'; did you mean 'nvidia-a6000'?"),
+        ("{gpu: sn40l, storage: [{card: csd}]}", "systems[0].storage[0].card: unknown device 'csd'"),
         ("{label: x}", "a system names a card or its devices, such as"),
-        ("{gpu: sn40l, storage: []}", "systems.0.storage: List should have at least 1 item"),
-        ("{gpu: sn40l, storage: 3}", "systems.0.storage: got 3, expected a mapping"),
-        ("{gpu: {card: sn40l, sett: {}}}", "systems.0.gpu.sett: unknown key; did you mean 'set'?"),
+        ("{gpu: sn40l, storage: []}", "systems[0].storage: List should have at least 1 item"),
+        ("{gpu: sn40l, storage: 3}", "systems[0].storage: got 3, expected a mapping"),
+        ("{gpu: {card: sn40l, sett: {}}}", "systems[0].gpu.sett: unknown key; did you mean 'set'?"),
     ],
 )
 def test_a_mistake_stands_at_its_place(write, systems, said):
