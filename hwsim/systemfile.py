@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag
 
 from hwsim.card import Card, Link
 from hwsim.device import Device, is_file, load_device
-from hwsim.errors import InputError, Problem, SystemFileError, dotted, nearest_name
+from hwsim.errors import InputError, Problem, SystemFileError, dotted, lookup, nearest_name
 from hwsim.figures import Figure, PerByte, Rate, Seconds, SourceFile, Strict
 from hwsim.placement import HOST
 from hwsim.registry import data_files
@@ -21,6 +21,8 @@ from hwsim.whatif import changed
 from hwsim.yamlfile import Marks, load_yaml, validate
 
 FIGURES = ("bandwidth", "back", "latency", "energy")  # of a link
+ROLES = ("gpu", "cpu", "npu", "rdu", "crossbar", "accelerator", "storage", "drive")
+"""What devices are called that are named without a file; the `cpu` is the host, the others' names are only names."""
 PEER = ("nvlink", "xgmi")  # links of a card that join two devices alike
 
 
@@ -71,9 +73,9 @@ Inline: TypeAlias = Mapping[str, object]
 def load_system(source: str | Path | Inline, calibration: str | Path | None = "auto") -> System:
     """The system of a file (by path, or by name where it ships), of a card, or of an inline form.
 
-    The inline form names devices by what they are, the main one first, each a card, `{card: ..., set: {...}}` or a
-    list of these: all hang on one host by their link to it, the `cpu` where there is one, and two alike are joined by
-    their NVLink. Raises `SystemFileError` naming file, line and field of everything that is wrong.
+    The inline form names devices by what they are (`ROLES`), the main one first, each a card, `{card: ..., set: {...}}`
+    or a list of these: all hang on one host by their link to it, the `cpu` where there is one, and two alike are joined
+    by their NVLink. Raises `SystemFileError` naming file, line and field of everything that is wrong.
     """
     if isinstance(source, Mapping):
         return _inline(source, calibration)
@@ -319,6 +321,7 @@ def _wire_of(name: str, end: str, card: Card, own: Link, figures: dict[str, Figu
 def _named(form: Inline) -> Iterator[tuple[str, str | DeviceFile]]:
     """Every device with its name: that of its key, numbered where there are several."""
     for key, given in form.items():
+        lookup("kind of device", key, dict.fromkeys(ROLES))
         entries = given if isinstance(given, list) else [given]
         for number, entry in enumerate(entries):
             name = f"{key}{number}" if isinstance(given, list) else key

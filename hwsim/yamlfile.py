@@ -261,6 +261,8 @@ def _yaml_path(detail: ErrorDetails, data: object) -> Place:
 
 
 def _unknown_key(spot: Problem, key: str, known: set[str]) -> Problem:
+    if key in known:  # of another branch of a union
+        return replace(spot, message="does not go with the other keys here")
     nearest = nearest_name(key, known)
     expected = "" if nearest or not known else f"one of: {', '.join(sorted(known))}"
     return replace(spot, message="unknown key", expected=expected, nearest=nearest)
@@ -309,7 +311,11 @@ def _keys_at(schema: dict[str, Any], path: Place, data: object) -> set[str]:
         data = data[part] if isinstance(data, dict | list) else None  # type: ignore[index]
         below = [child for candidate in candidates for child in _children(candidate, part)]
         candidates = [branch for child in below for branch in _branches(child, schema, data)]
-    return {key for candidate in candidates for key in candidate.get("properties", {})}
+    return {
+        key
+        for candidate in candidates
+        for key in (*candidate.get("properties", {}), *candidate.get("propertyNames", {}).get("enum", ()))
+    }
 
 
 def _children(schema: dict[str, Any], part: Key) -> Iterator[dict[str, Any]]:

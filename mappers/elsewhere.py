@@ -6,16 +6,29 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from hwsim.device import Device
-from hwsim.errors import DoesNotFitError
+from hwsim.errors import DoesNotFitError, InputError
 from hwsim.graph import Role
 from hwsim.liveness import Usage, usage
 from hwsim.mapper import Placement, Policy
 from hwsim.mappers.kernels import Draft
 from hwsim.placement import Placed, place
-from hwsim.system import system_of
+from hwsim.system import System, system_of
+from hwsim.systemfile import load_system, shipped_systems
 
 NO_SPILL = "spill changes nothing: this mapper is told what lies where"
 ROUNDING = 1e-12  # of sums of bytes
+
+
+def no_drive(system: System, what: str, drive: str = "samsung-980-pro") -> InputError:
+    """Says that a ``system`` lacks a drive for ``what``, and what has one."""
+    topologies = {name: load_system(name).topology for name in shipped_systems()}
+    having = [
+        name
+        for name, topology in topologies.items()
+        if any(memory.kind == "storage" for card in topology.cards.values() for memory in card.memories)
+    ]
+    example = f"in a study {{gpu: nvidia-a6000, storage: [{drive}]}}"
+    return InputError(f"'{system.name}' has no drive for {what}: take {', '.join(having)}, or {example}")
 
 
 def place_rest(

@@ -18,7 +18,7 @@ from hwsim.graph import Attribute, Graph, Kind, Repeat, Role
 from hwsim.mapper import Flow, Kernel, Launch, Placement, Policy, Schedule, Step, Transfer, Wait
 from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS, kernels_of
-from hwsim.mappers.elsewhere import NO_SPILL
+from hwsim.mappers.elsewhere import NO_SPILL, no_drive
 from hwsim.mappers.feed_forward import FeedForward, find_feed_forwards
 from hwsim.mappers.kernels import Draft, Group, draft, folded
 from hwsim.system import System, system_of
@@ -101,7 +101,7 @@ def _drive(system: System, name: str) -> str:
     for full, memory in system.memories.items():
         if memory.kind == "storage":
             return system.place(full).name
-    raise InputError(f"system '{system.name}' has no memory of the kind storage for feed-forward weights")
+    raise no_drive(system, "feed-forward weights")
 
 
 class _Layers:

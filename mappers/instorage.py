@@ -20,7 +20,7 @@ from hwsim.graph import Graph, Repeat, Role
 from hwsim.mapper import Flow, Kernel, Launch, Placement, Policy, Schedule, Step, Transfer, Wait
 from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS
-from hwsim.mappers.elsewhere import place_rest
+from hwsim.mappers.elsewhere import no_drive, place_rest
 from hwsim.mappers.kernels import Draft, Group, draft, folded
 from hwsim.mappers.kv_caches import Cache, find_caches
 from hwsim.system import System, system_of
@@ -111,8 +111,7 @@ def _homes(system: System, options: InStorageOptions) -> tuple[str, ...]:
         name for name, memory in system.memories.items() if memory.kind == "storage" and not name.startswith(main)
     ]
     if not drives:
-        example = "{gpu: nvidia-a6000, storage: [inst-csd]}"
-        raise InputError(f"'{system.name}' has no drive for the cache: name a system such as {example}")
+        raise no_drive(system, "the cache", "inst-csd")
     return tuple(drives)
 
 

@@ -18,7 +18,7 @@ from hwsim.graph import Graph, Role
 from hwsim.mapper import Placement, Policy, Schedule
 from hwsim.mapper_options import option
 from hwsim.mappers.auto import KERNELS, kernels_of
-from hwsim.mappers.elsewhere import NO_SPILL
+from hwsim.mappers.elsewhere import NO_SPILL, no_drive
 from hwsim.mappers.kernels import Draft, draft, folded
 from hwsim.mappers.streaming import FIXED, Helper, Program, Route
 from hwsim.mappers.tiered import CHUNK, is_step
@@ -140,13 +140,16 @@ class _Levels:
         self._system, self._options = system, options
         self.home = system.card.main.name
         self.drives = dict(_drives(system))
-        needs = [any(shares[level] for shares in options.shares.values()) for level in range(3)]
-        if (needs[1] or options.attention == "host") and system.host is None:
-            raise InputError(f"system '{system.name}' has no host, which holds shares of this mapper")
-        if needs[2] and not self.drives:
-            raise InputError(
-                f"system '{system.name}' has no memory of the kind storage, which holds shares of this mapper"
+        if options.attention == "host" and system.host is None:
+            raise InputError(f"'{system.name}' has no host that could compute attention")
+        for name, shares in options.shares.items():
+            asked = (
+                f"{name}=[{', '.join(f'{share:g}' for share in shares)}] (shares of the device, the host, the drives)"
             )
+            if shares[1] and system.host is None:
+                raise InputError(f"'{system.name}' has no host for {asked}")
+            if shares[2] and not self.drives:
+                raise no_drive(system, asked)
 
     def route(self, graph: Graph) -> Route:
         """How kernels come to everything."""

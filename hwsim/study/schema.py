@@ -26,7 +26,7 @@ from hwsim.errors import InputError, Problem, lookup, shown
 from hwsim.precision import PRECISIONS
 from hwsim.registry import plugins
 from hwsim.simulation import MAPPERS, choose_mapper
-from hwsim.systemfile import SystemFile, shipped_systems
+from hwsim.systemfile import ROLES, SystemFile, shipped_systems
 from hwsim.units import parse_count
 from hwsim.workload import MAX_SIZE, PHASES
 from hwsim.zoo import presets
@@ -199,9 +199,21 @@ DeviceEntries: TypeAlias = Annotated[
 class SystemDevices(BaseModel):
     """Devices behind one host, the main one first: `{gpu: nvidia-a6000, storage: [inst-csd, inst-csd]}`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    # Fields would lose their order, of which the first is the main device.
+    model_config = ConfigDict(
+        extra="allow", frozen=True, json_schema_extra={"propertyNames": {"enum": ["label", *ROLES]}}
+    )
     __pydantic_extra__: dict[str, DeviceEntries]
     label: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        unknown = [key for key in given if key not in ("label", *ROLES)] if isinstance(given, dict) else []
+        if unknown:
+            wrong = [InitErrorDetails(type="extra_forbidden", loc=(key,), input=given[key]) for key in unknown]
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return given
 
     @model_validator(mode="after")
     def _some(self) -> SystemDevices:

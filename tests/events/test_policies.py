@@ -31,7 +31,7 @@ layers = st.integers(1, 40)
 def system(tmp_path_factory) -> System:
     path = tmp_path_factory.mktemp("cards") / "toy.yaml"
     path.write_text(TOY_CARD)
-    return load_system({"gpu": str(path), "drive": [str(path), str(path)], "helper": str(path)})
+    return load_system({"gpu": str(path), "drive": [str(path), str(path)], "accelerator": str(path)})
 
 
 def kernel(name, seconds, *waits, **more):
@@ -148,7 +148,7 @@ def test_a_kernel_is_slowed_by_copies_of_its_memory(system):
     assert read.end == pytest.approx(0.5 + (80 - 10) / 80)
 
 
-memories = st.sampled_from(["host", "hbm", "ddr", "drive0.ddr", "drive1.hbm", "helper.ddr"])
+memories = st.sampled_from(["host", "hbm", "ddr", "drive0.ddr", "drive1.hbm", "accelerator.ddr"])
 
 
 @settings(max_examples=30, deadline=None)
@@ -157,7 +157,7 @@ def test_what_leaves_a_memory_arrives_in_another(system, moves, count):
     steps = [Transfer(f"t{i}", nbytes, source, target) for i, (source, target, nbytes) in enumerate(moves)]
     timeline = run(schedule(*steps, count=count), system)
     seen = {use.name: use.nbytes for use in timeline.usage}
-    for name in ("hbm", "ddr", "drive0.ddr", "drive1.hbm", "helper.ddr"):
+    for name in ("hbm", "ddr", "drive0.ddr", "drive1.hbm", "accelerator.ddr"):
         out = sum(nbytes for source, _, nbytes in moves if source == name)
         into = sum(nbytes for _, target, nbytes in moves if target == name)
         assert seen.get(name, 0.0) == pytest.approx(count * (out + into), rel=1e-9)

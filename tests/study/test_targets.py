@@ -97,6 +97,9 @@ def test_a_system_file_stands_beside_its_study(write):
         ("{label: x}", "a system names a card or its devices, such as"),
         ("{gpu: sn40l, storage: []}", "systems[0].storage: List should have at least 1 item"),
         ("{gpu: sn40l, storage: 3}", "systems[0].storage: got 3, expected a mapping"),
+        ("{gpu: sn40l, strage: [inst-csd]}", "3:24: systems[0].strage: unknown key; did you mean 'storage'?"),
+        ("{tape: inst-csd}", "systems[0].tape: unknown key; expected one of: accelerator, card, cpu, crossbar"),
+        ("{card: sn40l, gpu: sn40l}", "systems[0].gpu: does not go with the other keys here"),
         ("{gpu: {card: sn40l, sett: {}}}", "systems[0].gpu.sett: unknown key; did you mean 'set'?"),
     ],
 )
