@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias
 
 import numpy as np
 
-from hwsim.calibration import Calibration, Fitted, SourceRows, SpreadFile, Told, has_own
+from hwsim.calibration import Calibration, Fitted, SourceRows, Told, has_own
 from hwsim.card import Card
 from hwsim.errors import InputError
-from hwsim.fitting import Array, Calibratable, Sample, fit, fitted_value, informed
+from hwsim.fitting import Calibratable, Sample, fit, fitted_value, informed
 from hwsim.kernel_family import END_TO_END
 from hwsim.measured_kernels import MODEL, MeasuredKernels, measured_kernels
 from hwsim.measured_models import EAGER, measured_result
 from hwsim.measurements import Measurement, Measurements, split_rows
+from hwsim.result import DEVICE, HOST
+from hwsim.spreads import TAIL, Ratios, told_spreads, with_those_of
 
-FEW_ROWS = 8  # below which a family and state tells no spread
-HOST = "host_launch_overhead"
+OVERHEAD = "host_launch_overhead"
 HOST_BOUND = 0.7  # share of a row's time below which the device waits for the host
-TAIL, CONFIDENCE = 0.05, 0.9  # of the rows lie below, and as many above the bounds of a spread; how sure that is
 FOLDS = 2  # of the fitted rows: those of one are predicted with constants fitted to the others
 
 Progress = Callable[[str], None]
@@ -96,6 +95,16 @@ def _start(device: Calibratable) -> dict[str, float]:
     }
 
 
+def _alone(device: Calibratable) -> dict[str, float]:
+    """The constants as ``device``'s card has them, whatever a calibration of it or of a like device says."""
+    own = device.card.parameters
+    return {
+        name: constant.uncalibrated(device.card)
+        for name, constant in device.constants.items()
+        if name not in own or own[name].mark == "calibrated"
+    }
+
+
 def _samples(device: Calibratable, kernels: Iterable[MeasuredKernels], quantity: str) -> list[Sample]:
     """The samples of families in one state each, where that quantity was measured."""
     return [sample for one in kernels for sample in _sample(device, one, quantity)]
@@ -120,19 +129,21 @@ def _host(device: Calibratable, shares: Sequence[Share]) -> dict[str, Fitted]:
     tell nothing. The median counts, the 5th and 95th percentile bound it.
     """
     rows = [row for share in shares for row in share.seen.rows if row.spec.get("mode") == EAGER]
-    if HOST not in device.constants or not rows:
+    if OVERHEAD not in device.constants or not rows:
         return {}
     told = [overhead for row in rows if (overhead := _overhead(device, row)) is not None]
     if not told:
         return {}
     low, middle, high = np.quantile(told, (TAIL, 0.5, 1 - TAIL))
-    return {HOST: fitted_value(device.constants[HOST], float(middle), float(low), float(high))}
+    return {OVERHEAD: fitted_value(device.constants[OVERHEAD], float(middle), float(low), float(high))}
 
 
 def _overhead(device: Calibratable, row: Measurement) -> float | None:
     """The overhead at which ``row`` is as slow as measured; None where the device alone takes longer than half."""
-    constant = device.constants[HOST]
-    slow, fast = (measured_result(row, device.with_constants({HOST: value})) for value in (constant.high, constant.low))
+    constant = device.constants[OVERHEAD]
+    slow, fast = (
+        measured_result(row, device.with_constants({OVERHEAD: value})) for value in (constant.high, constant.low)
+    )
     if slow is None or fast is None or row.seconds_warm is None or fast.latency > HOST_BOUND * row.seconds_warm:
         return None
     return constant.high * row.seconds_warm / slow.latency  # at the upper bound the host sets the time alone
@@ -141,62 +152,23 @@ def _overhead(device: Calibratable, row: Measurement) -> float | None:
 def _described(
     device: Calibratable, shares: Sequence[Share], values: Mapping[str, Fitted], base: Calibration | None
 ) -> Calibration:
-    """The calibration with its spreads: bounds from seen rows, errors of the unseen ones."""
-    fitted = _with(device, values)
-    bounds = _gathered(
-        list(_cross_fitted(device, shares, values, base))
-        + [found for share in shares for found in _model_ratios(fitted, share.seen)]
-    )
-    errors = _gathered([found for share in shares for found in _ratios(fitted, share.unseen)])
-    spreads: dict[str, dict[str, SpreadFile]] = {}
-    for (family, state), ratios in bounds.items():
-        unseen = errors.get((family, state), np.empty(0))
-        if len(ratios) >= FEW_ROWS:
-            low, high = spread_bounds(ratios)
-            mape = float(np.mean(np.abs(1 / unseen - 1))) if len(unseen) else None
-            spread = SpreadFile(rows=len(unseen), low=low, high=high, mape=mape)
-            spreads.setdefault(family, {})[state] = spread
+    """The calibration with its spreads, and those of the card alone: bounds from seen rows, errors of unseen ones."""
+    fitted, alone = _with(device, values), device.with_constants(_alone(device))
+    seen = [row for share in shares for row in share.seen.rows]
+    unseen = [row for share in shares for row in share.unseen.rows]
+    held = [*_cross_fitted(device, shares, values, base), *_model_ratios(fitted, seen)]
+    spreads = told_spreads(held, _ratios(fitted, unseen))
     return Calibration(
         calibration=device.card.name,
         device=device.card.name,
         family=device.card.family,
         generation=device.card.generation,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        sources=[_source(share, _is_fitted(HOST, values)) for share in shares],
+        sources=[_source(share, _is_fitted(OVERHEAD, values)) for share in shares],
         constants={name: values[name] for name in device.constants if name in values},
-        spreads=spreads,
+        spreads=with_those_of(base, spreads) if base else spreads,
+        uncalibrated=told_spreads(_ratios(alone, seen), _ratios(alone, unseen)),
     )
-
-
-def spread_bounds(ratios: Array) -> tuple[float, float]:
-    """The bounds within which at least 90 % of further ratios lie, with 90 % confidence, from some that have the same
-    distribution.
-
-    What lies between the i-th smallest and the i-th largest of n is a share of the distribution that is itself
-    distributed as Beta(n + 1 - 2 i, 2 i), whatever the distribution is (Wilks, 1941). Where too few are known for an i
-    of 1, a normal distribution of the logarithm is assumed (Howe, JASA 64, 1969), and all of them are within.
-    """
-    from scipy.optimize import brentq
-    from scipy.stats import beta, chi2, norm
-
-    count, logs, held = len(ratios), np.log(ratios), 1 - 2 * TAIL
-    beyond = brentq(lambda i: beta.cdf(held, count + 1 - 2 * i, 2 * i) - (1 - CONFIDENCE), 1e-3, count / 4)
-    low, high = np.quantile(logs, (beyond / (count + 1), 1 - beyond / (count + 1)), method="weibull")
-    if beyond < 1:
-        spread = np.std(logs, ddof=1) * np.sqrt((count - 1) * (1 + 1 / count) / chi2.ppf(1 - CONFIDENCE, count - 1))
-        margin = norm.ppf(1 - TAIL) * spread
-        low, high = min(low, logs.mean() - margin), max(high, logs.mean() + margin)
-    return float(np.exp(low)), float(np.exp(high))
-
-
-Ratios: TypeAlias = tuple[str, str, Array]  # of a family and state: measured over predicted
-
-
-def _gathered(found: Iterable[Ratios]) -> dict[tuple[str, str], Array]:
-    gathered: dict[tuple[str, str], list[Array]] = {}
-    for family, state, ratios in found:
-        gathered.setdefault((family, state), []).append(ratios)
-    return {key: np.concatenate(parts) for key, parts in gathered.items()}
 
 
 def _cross_fitted(
@@ -220,22 +192,29 @@ def _cross_fitted(
             yield from _kernel_ratios(started.with_constants(again), held)
 
 
-def _ratios(device: Calibratable, file: Measurements) -> Iterator[Ratios]:
-    yield from _kernel_ratios(device, file.rows)
-    yield from _model_ratios(device, file)
+def _ratios(device: Calibratable, rows: Sequence[Measurement]) -> Iterator[Ratios]:
+    yield from _kernel_ratios(device, rows)
+    yield from _model_ratios(device, rows)
 
 
 def _kernel_ratios(device: Calibratable, rows: Iterable[Measurement]) -> Iterator[Ratios]:
     for kernels in measured_kernels(rows, device):
         for sample in _sample(device, kernels, "seconds"):
-            yield kernels.family, str(kernels.cache), np.exp(-sample.errors({}))
+            yield kernels.family, str(kernels.cache), list(np.exp(-sample.errors({}))[:, None])
 
 
-def _model_ratios(device: Calibratable, file: Measurements) -> Iterator[Ratios]:
-    for row in file.rows:
+def _model_ratios(device: Calibratable, rows: Iterable[Measurement]) -> Iterator[Ratios]:
+    """The ratios of whole models, one unit a network, by what set their pace: measured over what that alone takes."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
         result = measured_result(row, device) if row.op == MODEL and row.seconds_warm else None
         if result is not None and row.seconds_warm:
-            yield END_TO_END, str(row.spec.get("mode", "graph")), np.array([row.seconds_warm / result.latency])
+            paces = result.paces
+            waited = paces[HOST] > 0 and paces[DEVICE] < HOST_BOUND * row.seconds_warm
+            pace = HOST if waited else DEVICE
+            found.setdefault((pace, str(row.spec["model"])), []).append(row.seconds_warm / paces[pace])
+    for (pace, _), ratios in found.items():
+        yield END_TO_END, pace, [np.array(ratios)]
 
 
 def _is_fitted(name: str, values: Mapping[str, Fitted]) -> bool:

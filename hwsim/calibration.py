@@ -2,7 +2,7 @@
 
 A file says which rows were fitted, gives every constant with its 90 % confidence interval, and the spread of measured
 over predicted, cross-validated on these rows, which becomes the interval of every estimate. A card without a file of
-its own takes one of its generation.
+its own takes one of its generation. What a file has no spread of is as uncertain as estimates from cards alone are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, cast
@@ -93,16 +94,19 @@ class Fitted(_Strict):
 
 class SpreadFile(_Strict):
     """Measured over predicted: the bounds of 90 % of rows, from fitted ones that a fit of the others predicts, and the
-    mean absolute error on ``rows`` unseen ones, where there are any."""
+    mean absolute error on ``rows`` unseen ones, where there are any; or the bounds that a calibration of another device
+    has, which the constants are ``taken_from`` too."""
 
-    rows: int
+    rows: int = 0
     low: float = Field(gt=0)
     high: float = Field(gt=0)
     mape: float | None = None
+    taken_from: str = ""
 
 
 class Calibration(_Strict):
-    """One file of devices/calibrations/. ``spreads``: by family of kernels, then cold or warm (or a mode)."""
+    """One file of devices/calibrations/. ``spreads``: by family of kernels, then cold or warm; of whole models, by what
+    sets their pace. ``uncalibrated``: the same of the card alone, before any fit, for devices whose rows tell less."""
 
     calibration: str
     device: str
@@ -112,6 +116,7 @@ class Calibration(_Strict):
     sources: list[SourceRows]
     constants: dict[str, Fitted]
     spreads: dict[str, dict[str, SpreadFile]] = Field(default_factory=dict)
+    uncalibrated: dict[str, dict[str, SpreadFile]] = Field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
         """The constants in SI units."""
@@ -194,10 +199,26 @@ def _check(card: Card, calibration: Calibration) -> None:
 
 
 def _spreads(calibration: Calibration) -> dict[str, dict[str, Spread]]:
-    return {
-        family: {state: Spread(spread.low, spread.high) for state, spread in states.items()}
-        for family, states in calibration.spreads.items()
-    }
+    """Those of the calibration; of families and states that it does not have, those of cards alone."""
+    found = {family: dict(states) for family, states in _uncalibrated(calibration.family).items()}
+    for family, states in calibration.spreads.items():
+        own = {state: Spread(spread.low, spread.high) for state, spread in states.items()}
+        found[family] = {**found.get(family, {}), **own}
+    return found
+
+
+@lru_cache(maxsize=8)
+def _uncalibrated(family: str) -> Mapping[str, Mapping[str, Spread]]:
+    """How far cards alone of a family of devices are off, wherever that was measured: the widest bounds of all, with
+    what is estimated among them, as no other card need be off to the same side."""
+    found: dict[str, dict[str, Spread]] = {}
+    for file in data_files("hwsim.devices", "calibrations").values():
+        known = read_calibration(file)
+        for kernels, states in known.uncalibrated.items() if known.family == family else ():
+            for state, spread in states.items():
+                widest = found.setdefault(kernels, {}).get(state, Spread(1.0, 1.0))
+                found[kernels][state] = Spread(min(widest.low, spread.low), max(widest.high, spread.high))
+    return found
 
 
 def _replaced(card: Card, name: str, constants: Mapping[str, Constant]) -> Figure | None:

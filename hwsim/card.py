@@ -130,8 +130,8 @@ class Spread:
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """The calibration of a card: its name, whether it is the card's ``own`` or one of its generation, spreads by
-    family of kernels, then by ``cold``, ``warm`` or a mode of whole models, and for each measurement file into how many
-    parts it was divided to fit one."""
+    family of kernels, then by ``cold`` or ``warm`` (of whole models, by what sets their pace), and for each measurement
+    file into how many parts it was divided to fit one."""
 
     name: str
     own: bool
@@ -146,9 +146,12 @@ class Calibrated:
         return f"constants and intervals of {self.name}, a card of the same generation: this one is not calibrated"
 
     def spread(self, family: str, state: str) -> Spread | None:
-        """The spread of a family in ``state``, else in another state, else None."""
+        """The spread of a family in ``state``, else in any of its states, else of any family; None without any."""
         found = self.spreads.get(family, {})
-        return found.get(state) or next(iter(found.values()), None)
+        if state in found:
+            return found[state]
+        told = [*found.values()] or [spread for states in self.spreads.values() for spread in states.values()]
+        return Spread(min(one.low for one in told), max(one.high for one in told)) if told else None
 
 
 @dataclass(frozen=True)

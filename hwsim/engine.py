@@ -61,7 +61,8 @@ class Timeline:
     steps overlap, that of the kernels that run, and of transfers only while no kernel does, so that it adds up.
     ``stretches`` hold the executions (none where they were not asked for), steady repetitions once.
     ``tracks`` (of each step) and ``usage`` are empty where one device runs kernel after kernel. Elsewhere the run takes
-    at least ``bound_seconds``, as `hwsim.events.bound` finds in closed form, because of ``bound_by``."""
+    at least ``bound_seconds``, as `hwsim.events.bound` finds in closed form, because of ``bound_by``. A host needs
+    ``issue_seconds`` to issue all kernels (that of the slowest host)."""
 
     seconds: float
     costs: tuple[Cost, ...]
@@ -71,6 +72,7 @@ class Timeline:
     usage: tuple[Usage, ...] = ()
     bound_seconds: float | None = None
     bound_by: str = ""
+    issue_seconds: float = 0.0
 
     @cached_property
     def spans(self) -> tuple[Span, ...]:
@@ -92,7 +94,7 @@ def run(schedule: Schedule, device: Device, spans: bool = True) -> Timeline:
         clock.repeat(repeat)
         position = repeat.stop
     clock.run(range(position, len(schedule.steps)))
-    return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.stretches))
+    return Timeline(clock.device, tuple(costs), tuple(clock.elapsed), tuple(clock.stretches), issue_seconds=clock.host)
 
 
 def _plain(step: Step) -> bool:

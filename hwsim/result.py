@@ -13,7 +13,7 @@ from hwsim.card import Card
 from hwsim.engine import Timeline
 from hwsim.graph import Role
 from hwsim.kernel_family import END_TO_END
-from hwsim.mapper import Kernel, Launch, Schedule
+from hwsim.mapper import Kernel, Schedule
 from hwsim.units import format_quantity, format_seconds
 from hwsim.work import Work
 from hwsim.workload import Workload
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hwsim.system import System
 
 NO_WORK = Work(dtype="")  # of a transfer
+DEVICE, HOST = "device", "host"  # what sets the pace of a run
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class PhaseResult:
     def seconds(self) -> float:
         """Time of one execution."""
         return self.timeline.seconds
+
+    @cached_property
+    def busy_seconds(self) -> float:
+        """What one execution would take if no host had to issue its kernels."""
+        pairs = zip(self.timeline.costs, self.schedule.counts, strict=True)
+        return min(self.seconds, sum(count * cost.seconds for cost, count in pairs))
+
+    def scaled(self, device: float, host: float) -> float:
+        """Seconds of one execution if the ``device`` and the ``host`` took so many times as long: the slower of both
+        sets the pace."""
+        busy, issue = self.busy_seconds, self.timeline.issue_seconds
+        slower = max(busy, issue)
+        return self.seconds * max(device * busy, host * issue) / slower if slower else 0.0
 
     @cached_property
     def dynamic_joules(self) -> float:
@@ -126,17 +140,23 @@ class Result:
     def interval(self) -> tuple[float, float] | None:
         """Bounds of the latency that should hold in 90 % of cases; None for a card without calibration.
 
-        They are what the calibration saw of whole models launched in the same way, else of its least sure kernels.
+        Device and host are as uncertain as the calibration saw of whole models whose pace each of them set; which of
+        both sets it here is uncertain too.
         """
         known = self.card.calibration
-        if known is None:
+        device, host = (known.spread(END_TO_END, pace) if known else None for pace in (DEVICE, HOST))
+        if device is None or host is None:
             return None
-        eager = any(kernel.launch is Launch.EAGER for part in self.phases for kernel in part.schedule.kernels)
-        spread = known.spread(END_TO_END, "eager" if eager else "graph")
-        spreads = [spread] if spread else [one for states in known.spreads.values() for one in states.values()]
-        if not spreads:
-            return None
-        return self.latency * min(one.low for one in spreads), self.latency * max(one.high for one in spreads)
+        low = sum(part.weight * part.scaled(device.low, host.low) for part in self.phases)
+        return low, sum(part.weight * part.scaled(device.high, host.high) for part in self.phases)
+
+    @property
+    def paces(self) -> Mapping[str, float]:
+        """Seconds for the whole workload if only the device, or only the host that issues its kernels, took time."""
+        return {
+            DEVICE: sum(part.weight * part.busy_seconds for part in self.phases),
+            HOST: sum(part.weight * part.timeline.issue_seconds for part in self.phases),
+        }
 
     @cached_property
     def analytic(self) -> float | None:

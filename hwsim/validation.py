@@ -150,25 +150,33 @@ def _model_comparisons(row: Measurement, by: Predictors, seen: frozenset[str]) -
 
     Models tell the host's overhead, so that eager ones are seen as kernels are; of the others only the spread is known.
     """
-    results = [measured_result(row, device) for device in (by.device, by.datasheet, by.roofline)]
-    if any(result is None for result in results):
+    ours, sheet, roof = (measured_result(row, device) for device in (by.device, by.datasheet, by.roofline))
+    if ours is None or sheet is None or roof is None:
         return
-    ours, sheet, roof = (
-        {"seconds": result.latency, "joules": result.energy} for result in results if result is not None
-    )
-    mode = str(row.spec.get("mode", "graph"))
-    calibration = by.device.card.calibration
-    known = _case(row) in seen
-    spread = calibration.spread(END_TO_END, mode) if calibration and not known else None
+    mode, known = str(row.spec.get("mode", "graph")), _case(row) in seen
+    interval = None if known else ours.interval
     for quantity, measured in zip(QUANTITIES, (row.seconds_warm, row.joules_warm), strict=True):
         if measured is None:
             continue
-        low, high = _interval(ours[quantity], spread) if quantity == "seconds" else (nan, nan)
-        case = _case(row).replace("op=model", "").strip()
-        figures = (measured, ours[quantity], sheet[quantity], roof[quantity])
-        bound = results[0].bound if results[0] else ""
-        unseen = not (known and mode == EAGER)
-        yield Comparison(END_TO_END, row.op, case, mode, quantity, *figures, bound, nan, low, high, unseen)
+        timed = quantity == "seconds"
+        predicted, alone, rough = (result.latency if timed else result.energy for result in (ours, sheet, roof))
+        low, high = interval if interval and timed else (nan, nan)
+        case, unseen = _case(row).replace("op=model", "").strip(), not (known and mode == EAGER)
+        yield Comparison(
+            END_TO_END,
+            row.op,
+            case,
+            mode,
+            quantity,
+            measured,
+            predicted,
+            alone,
+            rough,
+            ours.bound,
+            low=low,
+            high=high,
+            unseen=unseen,
+        )
 
 
 def uncovered(measurements: Measurements, comparisons: Sequence[Comparison]) -> Mapping[str, int]:

@@ -7,9 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
-from hwsim.calibrating import Share, calibrate, spread_bounds
+from hwsim.calibrating import Share, calibrate
 from hwsim.calibration import calibrated, find_calibration, read_calibration, write_calibration
 from hwsim.cli import main
 from hwsim.device import Replay, card_names, estimate_all, load_device
@@ -89,24 +88,6 @@ def test_models_that_tell_the_host_are_counted(tmp_path):
     assert (kernels.rows, kernels.fitted) == (len(SIZES), len(shares[0].seen.rows))
     assert (models.rows, models.fitted) == (len(rows), sum(row.spec["mode"] == "eager" for row in rows))
     assert models.fitted > 0
-
-
-def covered(count):
-    """Shares of a distribution within the bounds that some draws of it make, many times."""
-    draw = np.random.default_rng(count)
-    bounds = np.log([spread_bounds(np.exp(draw.normal(0.05, 0.2, count))) for _ in range(1000)])
-    low, high = norm.cdf((bounds - 0.05) / 0.2).T
-    return high - low
-
-
-def test_nine_of_ten_ratios_lie_within_the_bounds_that_many_make():
-    assert np.mean(covered(5000)) == pytest.approx(0.905, abs=0.002)
-
-
-@pytest.mark.parametrize("count", [12, 19, 31, 50, 200])
-def test_few_ratios_make_bounds_that_hold_nine_of_ten_nearly_always(count):
-    """With 90 % confidence, and more where all ratios are within."""
-    assert 0.88 < np.mean(covered(count) >= 0.9) < 0.97
 
 
 def test_energies_are_fitted_at_measured_times(tmp_path):

@@ -38,7 +38,17 @@ def run_events(schedule: Schedule, device: Device, spans: bool) -> Timeline:
         ),
         bound.seconds,
         bound.by,
+        _issue_seconds(schedule, table),
     )
+
+
+def _issue_seconds(schedule: Schedule, table: Table) -> float:
+    """What the slowest host needs to issue all kernels of its device."""
+    hosts: dict[int, float] = {}
+    for task in table.tasks:
+        if task.issue:
+            hosts[task.stream] = hosts.get(task.stream, 0.0) + schedule.counts[task.step] * task.seconds
+    return max(hosts.values(), default=0.0)
 
 
 def _stretches(table: Table, outcome: Outcome) -> Iterator[Stretch]:
