@@ -116,16 +116,7 @@ def estimate(
     ``overrides`` change a zoo model's config. ``spill`` lets what does not fit overflow to the host.
     Raises subclasses of `hwsim.errors.HwsimError`.
     """
-    if isinstance(model, Graph) and (overrides or dims):
-        raise InputError("a Graph is as it is: overrides and dims belong to names")
-    if isinstance(model, Graph):
-        found: Model = GraphModel(model)
-    elif isinstance(model, str):
-        found = find_model(model, overrides, dims)
-    else:
-        raise InputError(
-            f"a model is a name or a Graph; got {type(model).__name__}: make one with hwsim.trace(module, args)"
-        )
+    found = _found(model, overrides, dims)
     if dtype is None:
         dtype = native_format(model) if isinstance(model, Graph) else "bf16"
     if phase is None:
@@ -133,6 +124,19 @@ def estimate(
     made = _made(device) if isinstance(device, str | Path | Mapping) else device
     workload = Workload(phase, batch, prompt, generate, dtype)
     return Simulation(found, made, load_mapper(mapper, mapper_options), workload, Policy(spill)).run()
+
+
+def _found(given: str | Graph, overrides: Mapping[str, Any] | None, dims: Mapping[str, int] | None) -> Model:
+    """The model of a name, or of a graph."""
+    if isinstance(given, str):
+        return find_model(given, overrides, dims)
+    if not isinstance(given, Graph):
+        raise InputError(
+            f"a model is a name or a Graph; got {type(given).__name__}: make one with hwsim.trace(module, args)"
+        )
+    if overrides or dims:
+        raise InputError("a Graph is as it is: overrides and dims belong to names")
+    return GraphModel(given)
 
 
 def _made(given: str | Path | Mapping[str, object]) -> Device:

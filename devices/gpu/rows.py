@@ -96,25 +96,8 @@ def norm(kernel: Kernel) -> Blocks:
     """A block per row reads it twice, for its moments and for the result."""
     rows, cols, width = sizes(kernel)
     squares = kernel.attrs.get("function") in ("rmsnorm", "l2norm")
-    row_bytes = cols * width
-    again = rows * row_bytes
     if cols % NORM_VECTOR:
-        work = cols / LANES * (MOMENTS + extra(kernel, 2.0))
-        setup = MOMENTS_SETUP * MOMENT_THREADS / LANES
-        steps = ceil(cols / MOMENT_THREADS)
-        return grid(
-            rows,
-            MOMENT_THREADS,
-            setup=setup,
-            instructions=work,
-            source_waits=steps,
-            cache_waits=2.0 * steps,
-            shared_waits=2.0 * steps,
-            cycles=2 * MEETING + steps * MOMENTS_CYCLES,
-            again=again,
-            held=2 * row_bytes,
-            launches=2.0,
-        )
+        return _rough_norm(kernel)
     each, setup, lone = (
         (SQUARES, SQUARES_SETUP, SQUARES_CYCLES + (SQUARES_NARROW if width < 4 else 0.0))
         if squares
@@ -132,8 +115,27 @@ def norm(kernel: Kernel) -> Blocks:
         cache_waits=waits * steps,
         shared_waits=waits * steps,
         cycles=steps * NORM_VECTOR * lone + MEETING * (SQUARES_MEETING if squares else 1.0),
-        again=again,
-        held=2 * row_bytes,
+        again=rows * cols * width,
+        held=2 * cols * width,
+    )
+
+
+def _rough_norm(kernel: Kernel) -> Blocks:
+    """Rows that are no whole vectors: a kernel for the moments, then one for the result."""
+    rows, cols, width = sizes(kernel)
+    steps = ceil(cols / MOMENT_THREADS)
+    return grid(
+        rows,
+        MOMENT_THREADS,
+        setup=MOMENTS_SETUP * MOMENT_THREADS / LANES,
+        instructions=cols / LANES * (MOMENTS + extra(kernel, 2.0)),
+        source_waits=steps,
+        cache_waits=2.0 * steps,
+        shared_waits=2.0 * steps,
+        cycles=2 * MEETING + steps * MOMENTS_CYCLES,
+        again=rows * cols * width,
+        held=2 * cols * width,
+        launches=2.0,
     )
 
 
