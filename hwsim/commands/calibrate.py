@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwsim.commands import options
 from hwsim.commands.output import print_json, print_table, say
 from hwsim.errors import InputError
+
+if TYPE_CHECKING:
+    from hwsim.calibration import Calibration
 
 HALF, TENTH = 2, 10
 TABLES = ":"  # in names of public tables, which are large: a tenth of them is fitted
@@ -53,13 +56,18 @@ def calibrate(
     say(f"wrote {path}")
     if json:
         print_json(found.model_dump(exclude_defaults=True))
-        return
+    else:
+        _print(found)
+
+
+def _print(found: Calibration) -> None:
+    """The constants, and how far the rows that were not fitted are off with them."""
     rows = [
         (name, f"{known.value:.4g}", f"{known.low:.3g} to {known.high:.3g}", known.unit, known.taken_from, known.remark)
         for name, known in found.constants.items()
     ]
     titles = ("constant", "value", "90 % interval", "unit", "taken from", "remark")
-    print_table(rows, titles, f"{target.card.name}: constants")
+    print_table(rows, titles, f"{found.device}: constants")
     spread = [
         (family, state, known.rows, _percent(known.mape), f"{known.low:.2f} to {known.high:.2f}")
         for family, states in found.spreads.items()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, Protocol, cast
 
 import typer
 
 from hwsim.commands import options
+from hwsim.commands.groups import grouped
 from hwsim.commands.listing import Parts, print_part, print_rows
 from hwsim.commands.output import print_json, print_table, say, shown
 from hwsim.errors import InputError
@@ -50,96 +52,98 @@ def _places(text: str | int) -> int:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Which requests come, and when."""
+
+    pattern: Annotated[
+        Literal["stream", "linear", "stride", "random", "chase"], typer.Option(help="The order of addresses.")
+    ] = "stream"
+    size: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.nbytes, metavar="BYTES", help="Of a request, whole bursts: 64, 4k.", show_default="a burst"
+        ),
+    ] = None
+    stride: Annotated[
+        int, typer.Option(parser=options.nbytes, metavar="BYTES", help="Between requests of a stride, whole bursts.")
+    ] = 4096
+    read_share: Annotated[
+        float, typer.Option(parser=_quantity("1"), metavar="SHARE", help="Reads among requests: 67%.")
+    ] = 1.0
+    requests: Annotated[int, typer.Option(parser=_whole, metavar="NUMBER", help="How many: 200k, 1M.")] = 200_000
+    channels: Annotated[int, typer.Option(min=1, help="How many of the card's channels.")] = 1
+    outstanding: Annotated[int, typer.Option(help="Reads in flight at most; 0: no limit.")] = 0
+    interval: Annotated[
+        float,
+        typer.Option(parser=_quantity("s"), metavar="TIME", help="Between two arrivals; 0: as fast as they are taken."),
+    ] = 0.0
+    seed: Annotated[int, typer.Option(min=0, help="Of random addresses.")] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """How the controller works where it is not as the card says."""
+
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            parser=_places, metavar="NUMBER", help="Places of a channel's read queue.", show_default="the card's"
+        ),
+    ] = None
+    write_depth: Annotated[
+        int | None,
+        typer.Option(parser=_places, metavar="NUMBER", help="Of its write queue.", show_default="card's"),
+    ] = None
+    mapping: Annotated[
+        str | None, typer.Option(help="Of addresses, such as RoBaRaCoCh.", show_default="the card's")
+    ] = None
+    page: Annotated[
+        Literal["open", "closed"] | None,
+        typer.Option(help="What becomes of a row after its access.", show_default="the card's"),
+    ] = None
+    row_accesses: Annotated[
+        int | None, typer.Option(min=0, help="Close a row after so many; 0: never.", show_default="the card's")
+    ] = None
+    scheduler: Annotated[
+        Literal["frfcfs", "frfcfs-hits"] | None,
+        typer.Option(help="frfcfs-hits: no row is closed before older hits are served.", show_default="the card's"),
+    ] = None
+    refresh: Annotated[bool, typer.Option("--refresh/--no-refresh", help="Refresh as the card says, or never.")] = True
+    refresh_mode: Annotated[
+        Literal["all-bank", "per-bank"] | None, typer.Option(help="How to refresh.", show_default="the card's")
+    ] = None
+    forwarding: Annotated[
+        bool | None,
+        typer.Option(
+            "--forwarding/--no-forwarding", help="Answer reads from queued writes.", show_default="the card's"
+        ),
+    ] = None
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is given, by the card's names."""
+        chosen = asdict(self)
+        chosen |= {"read_queue": chosen.pop("depth"), "write_queue": chosen.pop("write_depth")}
+        chosen["refresh"] = chosen.pop("refresh_mode") if self.refresh else "none"
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
 @app.callback()
 def _group() -> None:
     """DRAM: bandwidth, latency and energy by access pattern."""
 
 
 @app.command()
+@grouped
 def bench(
     card: Annotated[str, typer.Argument(metavar="CARD", help="A DRAM card's name, or a path to one.")],
-    pattern: Annotated[
-        Literal["stream", "linear", "stride", "random", "chase"], typer.Option(help="The order of addresses.")
-    ] = "stream",
-    size: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.nbytes, metavar="BYTES", help="Of a request, whole bursts: 64, 4k.", show_default="a burst"
-        ),
-    ] = None,
-    stride: Annotated[
-        int, typer.Option(parser=options.nbytes, metavar="BYTES", help="Between requests of a stride, whole bursts.")
-    ] = 4096,
-    read_share: Annotated[
-        float, typer.Option(parser=_quantity("1"), metavar="SHARE", help="Reads among requests: 67%.")
-    ] = 1.0,
-    requests: Annotated[int, typer.Option(parser=_whole, metavar="NUMBER", help="How many: 200k, 1M.")] = 200_000,
-    channels: Annotated[int, typer.Option(min=1, help="How many of the card's channels.")] = 1,
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            parser=_places, metavar="NUMBER", help="Places of a channel's read queue.", show_default="the card's"
-        ),
-    ] = None,
-    write_depth: Annotated[
-        int | None,
-        typer.Option(parser=_places, metavar="NUMBER", help="Of its write queue.", show_default="card's"),
-    ] = None,
-    outstanding: Annotated[int, typer.Option(help="Reads in flight at most; 0: no limit.")] = 0,
-    interval: Annotated[
-        float,
-        typer.Option(parser=_quantity("s"), metavar="TIME", help="Between two arrivals; 0: as fast as they are taken."),
-    ] = 0.0,
-    mapping: Annotated[
-        str | None, typer.Option(help="Of addresses, such as RoBaRaCoCh.", show_default="the card's")
-    ] = None,
-    page: Annotated[
-        Literal["open", "closed"] | None,
-        typer.Option(help="What becomes of a row after its access.", show_default="the card's"),
-    ] = None,
-    row_accesses: Annotated[
-        int | None, typer.Option(min=0, help="Close a row after so many; 0: never.", show_default="the card's")
-    ] = None,
-    scheduler: Annotated[
-        Literal["frfcfs", "frfcfs-hits"] | None,
-        typer.Option(help="frfcfs-hits: no row is closed before older hits are served.", show_default="the card's"),
-    ] = None,
-    refresh: Annotated[bool, typer.Option("--refresh/--no-refresh", help="Refresh as the card says, or never.")] = True,
-    refresh_mode: Annotated[
-        Literal["all-bank", "per-bank"] | None, typer.Option(help="How to refresh.", show_default="the card's")
-    ] = None,
-    forwarding: Annotated[
-        bool | None,
-        typer.Option(
-            "--forwarding/--no-forwarding", help="Answer reads from queued writes.", show_default="the card's"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of random addresses.")] = 0,
+    load: Load,
+    controller: Controller,
     json: options.Json = False,
 ) -> None:
     """Bandwidth, latency and energy of a memory under a load, simulated command by command and by formulas."""
-    chosen = {
-        "read_queue": depth,
-        "write_queue": write_depth,
-        "mapping": mapping,
-        "page": page,
-        "row_accesses": row_accesses,
-        "scheduler": scheduler,
-        "refresh": refresh_mode if refresh else "none",
-        "forwarding": forwarding,
-    }
-    question = {
-        "pattern": pattern,
-        "size": size,
-        "stride": stride,
-        "read_share": read_share,
-        "requests": requests,
-        "channels": channels,
-        "outstanding": outstanding,
-        "interval": interval,
-        "seed": seed,
-        "controller": {name: value for name, value in chosen.items() if value is not None},
-    }
+    question = {**asdict(load), "controller": controller.changes}
     with Progress() as progress:
         found = harness().bench(card, question, progress.done)
     if json:

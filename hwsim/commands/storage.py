@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, cast
 
 import typer
 
 from hwsim.commands import options
+from hwsim.commands.groups import grouped
 from hwsim.commands.listing import Parts, print_part, print_rows
 from hwsim.commands.output import print_json, say
 from hwsim.errors import InputError
@@ -35,36 +37,45 @@ def _quantity(text: str, unit: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Which requests come, in fio's words."""
+
+    rw: Annotated[
+        Literal["read", "write", "randread", "randwrite", "rw", "readwrite", "randrw", "trim", "randtrim"],
+        typer.Option(help="What is asked for, in order or at random."),
+    ] = "randread"
+    rwmixread: Annotated[int, typer.Option(min=0, max=100, help="Percent of reads of rw and randrw.")] = 50
+    bs: Annotated[int, typer.Option(parser=options.nbytes, metavar="BYTES", help="Of a request: 4k, 128k.")] = 4096
+    iodepth: Annotated[int, typer.Option(help="Requests of a job in flight.")] = 1
+    numjobs: Annotated[int, typer.Option(help="Jobs that run at the same time.")] = 1
+    size: Annotated[
+        int | None,
+        typer.Option(parser=options.nbytes, metavar="BYTES", help="Used of the drive.", show_default="all"),
+    ] = None
+    number_ios: Annotated[
+        int | None, typer.Option("--number_ios", help="Requests.", show_default="100000, fewer large ones")
+    ] = None
+    runtime: Annotated[
+        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Simulated, instead of a number of requests.")
+    ] = None
+    precondition: Annotated[
+        Literal["none", "layout", "fill", "steady"] | None,
+        typer.Option(help="What was written before.", show_default="layout for reads, else none"),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Of addresses and chances.")] = 1
+
+
 @app.callback()
 def _group() -> None:
     """Drives: rates, latencies, wear and energy of flash under a load."""
 
 
 @app.command()
+@grouped
 def bench(
     card: Annotated[str, typer.Argument(metavar="CARD", help="A drive card's name, or a path to one.")],
-    rw: Annotated[
-        Literal["read", "write", "randread", "randwrite", "rw", "readwrite", "randrw", "trim", "randtrim"],
-        typer.Option(help="What is asked for, in order or at random."),
-    ] = "randread",
-    rwmixread: Annotated[int, typer.Option(min=0, max=100, help="Percent of reads of rw and randrw.")] = 50,
-    bs: Annotated[int, typer.Option(parser=options.nbytes, metavar="BYTES", help="Of a request: 4k, 128k.")] = 4096,
-    iodepth: Annotated[int, typer.Option(help="Requests of a job in flight.")] = 1,
-    numjobs: Annotated[int, typer.Option(help="Jobs that run at the same time.")] = 1,
-    size: Annotated[
-        int | None,
-        typer.Option(parser=options.nbytes, metavar="BYTES", help="Used of the drive.", show_default="all"),
-    ] = None,
-    number_ios: Annotated[
-        int | None, typer.Option("--number_ios", help="Requests.", show_default="100000, fewer large ones")
-    ] = None,
-    runtime: Annotated[
-        float | None, typer.Option(parser=_seconds, metavar="TIME", help="Simulated, instead of a number of requests.")
-    ] = None,
-    precondition: Annotated[
-        Literal["none", "layout", "fill", "steady"] | None,
-        typer.Option(help="What was written before.", show_default="layout for reads, else none"),
-    ] = None,
+    load: Load,
     write_cache: Annotated[bool, typer.Option("--write-cache/--no-write-cache", help="The drive's own.")] = True,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change the card: nand.channels=16.")
@@ -72,25 +83,12 @@ def bench(
     replay: Annotated[
         Path | None, typer.Option(metavar="TRACE.csv", help="Requests of a trace (MSR Cambridge) at their times.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of addresses and chances.")] = 1,
     json: options.Json = False,
 ) -> None:
     """Rates, latencies, wear and energy of a drive under a load, simulated page by page and by formulas."""
-    if number_ios is not None and runtime is not None:
+    if load.number_ios is not None and load.runtime is not None:
         raise typer.BadParameter("give --number_ios or --runtime, not both")
-    question = {
-        "rw": rw,
-        "bs": bs,
-        "rwmixread": rwmixread,
-        "iodepth": iodepth,
-        "numjobs": numjobs,
-        "size": size,
-        "number_ios": number_ios,
-        "runtime": runtime,
-        "precondition": precondition,
-        "seed": seed,
-    }
-    found = harness().bench(card, question, settings, write_cache, replay, lambda text: say(f"hwsim: {text}"))
+    found = harness().bench(card, asdict(load), settings, write_cache, replay, lambda text: say(f"hwsim: {text}"))
     if json:
         print_json(found)
     else:
