@@ -13,6 +13,7 @@ from hwsim.device import Replay, load_device, timed
 from hwsim.devices.gpu import Gpu, matmul
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel, Launch
+from hwsim.measurements import read_measurements
 from hwsim.testing import roofline_seconds
 
 H200, A100 = (Gpu(load_device(name, calibration=None).card) for name in ("nvidia-h200", "nvidia-a100-80gb"))
@@ -106,13 +107,27 @@ def test_odd_rows_are_loaded_element_by_element():
     assert odd > 3 * even
 
 
-def test_few_odd_rows_take_instructions_for_each_weight():
-    sizes = {"m": 4, "k": 4096, "dtype": "fp32"}
-    alone = H200.with_constants({"matmul_overlap": 0.0})
-    less, more = (seconds(alone, n=132 * 8 * blocks, **sizes) for blocks in (10, 20))  # of a unit, of 8 columns each
-    each = matmul.WEIGHT_INSTRUCTIONS + 4 * matmul.ROW_INSTRUCTIONS
-    issued = 10 * 8 * 4096 * each / (33.45e12 / 132)
-    assert more - less == pytest.approx(issued + 10 * matmul.FEW_CYCLES / 1.83e9, rel=0.15)
+def test_few_rows_on_lanes_take_time_for_each_weight_and_less_for_each_row():
+    """The weights are read once, whatever the rows: as many more of them take as much more time."""
+    sizes = {"k": 4096, "dtype": "fp32"}
+    once, twice, thrice = (seconds(m=4, n=132 * 80 * times, **sizes) for times in (1, 2, 3))
+    assert thrice - twice == pytest.approx(twice - once, rel=0.15)
+    by_rows = [seconds(m=m, n=132 * 80, **sizes) for m in range(2, 17)]
+    assert by_rows == sorted(by_rows)
+    assert by_rows[-1] < 4 * by_rows[0]
+    assert by_rows[0] > 4 * 132 * 80 * 4096 / 4.8e12
+
+
+@pytest.mark.parametrize("name", ["nvidia-h200", "nvidia-h200-second", "nvidia-h100-sxm", "nvidia-h100-sxm-second"])
+def test_few_rows_on_lanes_take_what_was_measured(name):
+    """Single products in fp32 of 2 to 16 rows; the ten or so of each machine, two of which no fit used."""
+    bench = timed(load_device(name.removesuffix("-second")), Replay())
+    rows = [row for row in read_measurements(name).rows if row.op == "matmul" and row.spec["dtype"] == "fp32"]
+    few = [row for row in rows if 2 <= row.spec["m"] <= 16 and row.spec["n"] >= 64 and row.seconds_warm]
+    off = [np.log(bench.estimate(spec_kernel(row.spec, bench)).seconds / row.seconds_warm) for row in few]
+    assert len(off) >= 3
+    assert np.exp(np.median(np.abs(off))) < 1.3
+    assert np.exp(np.max(np.abs(off))) < 2.0
 
 
 def test_batches_of_few_odd_rows_in_bf16_run_a_tile_that_is_mostly_empty():
