@@ -176,6 +176,7 @@ def writing(drive: Drive, load: Load, waf: float) -> tuple[list[Station], float]
     program = data + command + mean(nand.programs)
     channel, die = collecting(drive, waf)
     units = rows * drive.row / drive.ftl.mapping_unit
+    waits = drive.mechanics.collection_first and waf > 1
     chosen = not buffered and drive.ftl.static
     memory = memory_seconds(drive, nbytes) if buffered else 0.0
     up = 2 * message(drive, POINTER) + message(drive, COMPLETION)
@@ -188,11 +189,30 @@ def writing(drive: Drive, load: Load, waf: float) -> tuple[list[Station], float]
         Station(
             "channels", rows * waf * (data + command) + units * channel, nand.channels, chosen, data + command, True
         ),
-        Station("dies", rows * waf * program + units * die, drive.luns, chosen, program, True),
+        Station(
+            "dies",
+            rows * waf * program + units * die,
+            drive.luns,
+            chosen or waits,
+            batch(drive, program, rows * (waf - 1) * program / units + die) if waits else program,
+            True,
+        ),
     ]
     ways = down(drive) + message(drive, POINTER) + message(drive, nbytes) + message(drive, COMPLETION)
     flash = memory if buffered else program * ceil(rows / nand.channels)
     return stations, drive.nvme.write_latency + drive.nvme.write_time + ways + flash
+
+
+def batch(drive: Drive, program: float, moved: float) -> float:
+    """How long a die that is met busy stays so, where one that collects serves nothing else.
+
+    It collects for ``moved`` seconds per mapping unit that a host writes, all that a block of those asks for at once:
+    what is met is longer than the mean, E[S^2] / E[S].
+    """
+    nand = drive.nand
+    units = nand.pages * nand.page * drive.width / drive.ftl.mapping_unit
+    own = program * units * drive.ftl.mapping_unit / drive.row
+    return (program * own + (units * moved) ** 2) / (own + units * moved)
 
 
 def collecting(drive: Drive, waf: float) -> tuple[float, float]:
@@ -233,13 +253,15 @@ def down(drive: Drive) -> float:
 
 
 def amplification(drive: Drive, load: Load) -> float:
-    """Write amplification of random overwrites in the steady state, 1 where nothing is collected.
+    """Write amplification in the steady state that random overwrites leave, 1 where nothing is collected.
+
+    The first writes in order find the same victims as further random ones: they too overwrite what lies anywhere.
 
     With space r = physical over logical bytes, victims are found with a share x of valid data where r (1 - x) =
     -ln x (Desnoyers, SYSTOR'12, for blocks taken in order; greedy collection finds better ones, the less so the larger
     blocks are): amplification 1 / (1 - x). Free blocks that collection keeps, and the open ones, hold no data.
     """
-    if load.reads == 1 or not load.random or load.prepared(drive) != "steady":
+    if load.reads == 1 or load.prepared(drive) != "steady":
         return 1.0
     ratio = usable(drive, drive.nand.blocks) / (1 - drive.ftl.over_provisioning)
     low, high = 1 / MOST_AMPLIFICATION, 1.0
@@ -252,7 +274,7 @@ def amplification(drive: Drive, load: Load) -> float:
 def usable(drive: Drive, blocks: int) -> float:
     """The share of so many blocks of a group that holds data: not those that collection keeps, nor what is open."""
     opened = OPEN + drive.mechanics.open_map_block
-    return max(0.0, 1 - (max(drive.ftl.reserve, 1) + opened) / blocks)
+    return max(0.0, 1 - (drive.kept_free(blocks) + opened) / blocks)
 
 
 def _solve(

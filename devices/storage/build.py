@@ -165,15 +165,14 @@ def _flash(drive: Drive) -> dict[K, float]:
 def _translation(drive: Drive, span: Span) -> dict[K, float]:
     """Allocation, collection, levelling, the mapping cache."""
     nand, ftl, how = drive.nand, drive.ftl, drive.mechanics
-    start = max(floor(ftl.start * span.blocks), ftl.reserve, 1)
     return {
         K.STATIC: ftl.static,
         K.UNWRITTEN: how.unwritten_reads,
         K.GC_FIRST: how.collection_first,
         K.GC_POLICY: POLICIES[ftl.policy],
         K.GC_CHOICES: ftl.choices or floor(np.log2(span.blocks)),
-        K.GC_START: start,
-        K.GC_STOP: min(max(ftl.reserve, 1), start),
+        K.GC_START: ftl.free_to_start(span.blocks),
+        K.GC_STOP: ftl.least_free,
         K.GC_LIMIT: ftl.victims,
         K.GC_WINDOW: WINDOW * drive.width,
         K.COPY_WHOLE: how.whole_page_moves,

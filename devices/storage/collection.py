@@ -18,19 +18,34 @@ from hwsim.devices.storage.things import Bl, Block, Gr, Kind, Lun, Pl, Row, Sour
 
 
 @compiled
+def roomy(s: State, group: int) -> bool:
+    """Whether there is room to empty another block of a group: each one under way may need a free block."""
+    return s[group + Gr.VICTIMS] < s[group + Gr.FREE]
+
+
+@compiled
 def collect_if_short(s: State, group: int) -> None:
-    """Begin to collect a block of a group that is short of free ones."""
+    """Begin to collect a block of a group that is short of free ones, or later where there is no room for it yet."""
     if s[group + Gr.FREE] < s[K.GC_START] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT]:
-        victim = pick_victim(s, group)
-        if victim:
-            s[N.COLLECTIONS] += 1
-            empty(s, victim)
+        if roomy(s, group):
+            collect(s, group)
+        else:
+            s[group + Gr.POSTPONED] += 1
+
+
+@compiled
+def collect(s: State, group: int) -> None:
+    """Begin to collect a block of a group."""
+    victim = pick_victim(s, group)
+    if victim:
+        s[N.COLLECTIONS] += 1
+        empty(s, victim)
 
 
 @compiled
 def level(s: State, group: int) -> None:
     """Move the coldest block of a group where its blocks are worn unevenly."""
-    if s[K.LEVELLING] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT] and s[group + Gr.FREE] > 1:
+    if s[K.LEVELLING] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT] and roomy(s, group):
         victim = coldest(s, group)
         if victim:
             s[N.LEVELLINGS] += 1
@@ -130,5 +145,10 @@ def erased(s: State, tx: int) -> None:
     s[s[tx + Tx.LUN] + Lun.COLLECTING] -= 1
     release(s, victim)
     level(s, group)
-    if s[group + Gr.FREE] < s[K.GC_STOP]:
-        collect_if_short(s, group)
+    if s[group + Gr.VICTIMS] >= s[K.GC_LIMIT] or not roomy(s, group):
+        return
+    if s[group + Gr.POSTPONED]:
+        s[group + Gr.POSTPONED] -= 1
+        collect(s, group)
+    elif s[group + Gr.FREE] < s[K.GC_STOP]:
+        collect(s, group)

@@ -81,6 +81,15 @@ class Ftl:
     mapping_line: int = 1
     mapping_stored: int = 4
 
+    @property
+    def least_free(self) -> int:
+        """Free blocks of a group below which writes wait: the open block's successor, and one to collect into."""
+        return max(self.reserve, 2)
+
+    def free_to_start(self, blocks: int) -> int:
+        """Free ones of a group's blocks below which collection starts."""
+        return max(floor(self.start * blocks), self.least_free)
+
 
 @dataclass(frozen=True, slots=True)
 class Cache:
@@ -215,6 +224,14 @@ class Drive:
         """Sets of planes whose blocks are erased together."""
         nand = self.nand
         return nand.channels * nand.chips * nand.dies * nand.planes // self.width
+
+    def kept_free(self, blocks: int) -> int:
+        """Free ones of a group's blocks under writes that do not pause.
+
+        Each block that is filled starts one that is collected, which keeps their number; it only falls where writes
+        overtake collection, and they do not where dies that collect serve nothing else.
+        """
+        return self.ftl.free_to_start(blocks) if self.mechanics.collection_first else self.ftl.least_free
 
     @property
     def capacity(self) -> float:

@@ -124,8 +124,22 @@ def take_slot(s: State, group: int, stream: int) -> int:
     if used + 1 == s[K.BLOCK_SLOTS]:
         s[block + Bl.STATE] = Block.FULL
         s[block + Bl.CLOSED] = s[M.CLOCK]
-        open_block(s, group, stream)
+        s[group + stream], s[group + stream + 1] = 0, 0
+        if stream == COLLECTED:
+            open_block(s, group, stream)
+        else:
+            reopen(s, group)
     return s[block + Bl.SLOT] + used
+
+
+@compiled
+def reopen(s: State, group: int) -> None:
+    """Give a group a block for the host's data where it has none; the last free ones are for victims under way.
+
+    A victim holds less than a block of valid data, so that those under way fill as many blocks at most.
+    """
+    if s[group + USER] == 0 and s[group + Gr.FREE] > max(1, s[group + Gr.VICTIMS]):
+        open_block(s, group, USER)
 
 
 @compiled
@@ -260,6 +274,7 @@ def release(s: State, block: int) -> None:
         return
     s[block + Bl.STATE] = Block.FREE
     s[group + Gr.FREE] += 1
+    reopen(s, group)
 
 
 @compiled

@@ -21,7 +21,7 @@ MOST_DEPTH = 65536
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the host asks for: ``number_ios`` requests (0: enough) of ``bs`` bytes, ``iodepth`` of each job in flight.
+    """What the host asks for: ``number_ios`` requests (or enough) of ``bs`` bytes, ``iodepth`` of each job in flight.
 
     Jobs share the first ``size`` bytes of the drive; sequential jobs start at equal distances in it.
     """
@@ -30,7 +30,7 @@ class Load:
     bs: int = 4096
     iodepth: int = 1
     numjobs: int = 1
-    number_ios: int = 0
+    number_ios: int | None = None
     rwmixread: int = 50
     size: int | None = None
     precondition: Precondition | None = None
@@ -39,8 +39,10 @@ class Load:
     @property
     def count(self) -> int:
         """Requests: as asked, or so many that some 200,000 pages of 16 KiB are moved, and the queue is filled often."""
+        if self.number_ios is not None:
+            return self.number_ios
         most = min(100_000, 200_000 * 16384 // max(self.bs, 16384))
-        return self.number_ios or max(most, 20 * self.depth, 1000)
+        return max(most, 20 * self.depth, 1000)
 
     @property
     def depth(self) -> int:
@@ -73,7 +75,7 @@ class Load:
             (self.numjobs >= 1, "--numjobs", self.numjobs, "1 or more"),
             (self.depth <= MOST_DEPTH, "--iodepth", self.depth, f"at most {MOST_DEPTH} requests in flight"),
             (0 <= self.rwmixread <= 100, "--rwmixread", self.rwmixread, "0 to 100"),
-            (0 <= self.number_ios <= MOST_REQUESTS, "--number_ios", self.number_ios, f"1 to {MOST_REQUESTS}"),
+            (1 <= self.count <= MOST_REQUESTS, "--number_ios", self.count, f"1 to {MOST_REQUESTS}"),
             (self.size is None or self.size >= self.bs, "--size", self.size, "at least --bs"),
         )
         problems = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -159,8 +160,11 @@ def endurance(outcome: Outcome) -> dict[str, float | None]:
     }
 
 
-def energy(outcome: Outcome) -> dict[str, float]:
-    """Joules by part: operations x energies of the card, bytes x energies, power x time, or time with work to do."""
+def energy(outcome: Outcome) -> dict[str, float | bool]:
+    """Joules by part: operations x energies of the card, bytes x energies, power x time, or time with work to do.
+
+    They are zero and not ``modelled`` where the card has no energies.
+    """
     drive, count, state = outcome.drive, outcome.count, outcome.state
     costs = drive.energy
     pages = drive.width * drive.row_pages
@@ -179,6 +183,7 @@ def energy(outcome: Outcome) -> dict[str, float]:
     nbytes = float(outcome.log[:, Log.BYTES].sum())
     return {
         **parts,
+        "modelled": any(astuple(costs)),
         "total_j": total,
         "power_w": total / outcome.seconds,
         "j_per_byte": total / nbytes,

@@ -96,7 +96,7 @@ def simulate(drive: Drive, load: Load, trace: Trace | None = None, tell: Tell = 
     with waiting(tell, "compiling the simulator, once"):
         fill(words(state), 0, 0, False)
         run(words(state))
-    prepare(state, load.prepared(drive), size, tell)
+    prepare(drive, state, load.prepared(drive), size, tell)
     explain(drive, state)
     window = WINDOW if trace is None else (0.0, 1.0)
     first, last = (int(len(stream) * part) for part in window)
@@ -149,7 +149,7 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     most = (FILLED_SLOTS if whole else MOST_SLOTS) // (drive.groups * drive.row // unit)
     rows = nand.pages // drive.row_pages
     # Collection keeps some blocks however few are simulated: the spare ones must be more than those.
-    needed = ceil(2 * (drive.ftl.reserve + 3) / max(drive.ftl.over_provisioning, 1e-9))
+    needed = ceil(2 * (drive.ftl.least_free + 3) / max(drive.ftl.over_provisioning, 1e-9))
     blocks = min(nand.blocks, max(LEAST_BLOCKS, needed, most // rows))
     rows = min(rows, max(ceil(LEAST_BLOCK_SLOTS * unit / drive.row), most // blocks))
     scale = blocks * rows * drive.row_pages / (nand.blocks * nand.pages)
@@ -161,7 +161,7 @@ def spanned(drive: Drive, load: Load) -> tuple[Span, int, float]:
     return Span(held if whole else size, blocks, rows * drive.row_pages, True, partial), size, scale
 
 
-def prepare(state: Ints, prepared: Precondition, size: int, tell: Tell = silent) -> None:
+def prepare(drive: Drive, state: Ints, prepared: Precondition, size: int, tell: Tell = silent) -> None:
     """Put the drive into the state that the load finds, in no time, and begin to count."""
     if not state[K.MAPPED] or prepared == "none":
         return
@@ -169,7 +169,7 @@ def prepare(state: Ints, prepared: Precondition, size: int, tell: Tell = silent)
     whole = int(state[K.LPNS])
     _fill(state, whole if prepared in ("fill", "steady") else units, False, Steps(tell, "mapping units filled"))
     if prepared == "steady" and not state[M.FAULT]:
-        _overwrite(state, whole, Steps(tell, "mapping units overwritten"))
+        _overwrite(state, whole, drive.kept_free(int(state[K.BLOCKS])), Steps(tell, "mapping units overwritten"))
     if state[M.FAULT]:
         return
     close_rows(words(state))
@@ -178,14 +178,14 @@ def prepare(state: Ints, prepared: Precondition, size: int, tell: Tell = silent)
     state[N.READS : N.READS + len(N)] = 0
 
 
-def _overwrite(state: Ints, whole: int, steps: Steps) -> None:
+def _overwrite(state: Ints, whole: int, free: int, steps: Steps) -> None:
     """Overwrite at random until as much is collected for a part of the drive as for the one before.
 
-    It ends with as few free blocks as collection lets a group have, as under writes that do not pause.
+    It ends with ``free`` blocks in each group.
     """
     part, before = -(-whole // STEADY_PARTS), -1
     start = int(state[K.GC_START])
-    state[K.GC_START] = state[K.GC_STOP]
+    state[K.GC_START] = free
     for _ in range(STEADY_PARTS * MOST_PASSES):
         moved = int(state[N.GC_SLOTS])
         _fill(state, part, True, steps)
@@ -210,11 +210,12 @@ def explain(drive: Drive, state: Ints) -> None:
     fault = Fault(int(state[M.FAULT]))
     done, total = int(state[M.DONE]), int(state[M.STREAM])
     after = f"after {done} of {total} requests" if done else "before the first request is done"
-    if fault == Fault.WORN:
+    stuck = fault in (Fault.FULL, Fault.STALLED)
+    if fault == Fault.WORN or (stuck and state[N.RETIRED]):
         raise CheckFailed(
             f"drive '{drive.name}' is worn out {after}: {state[N.RETIRED]} blocks are retired, none is free"
         )
-    if fault in (Fault.FULL, Fault.STALLED):
+    if stuck:
         blocks, spare = int(state[K.BLOCKS]), drive.ftl.over_provisioning
         raise CheckFailed(
             f"drive '{drive.name}' is full {after}: writes wait for free blocks, and no block has anything to reclaim; "

@@ -167,7 +167,8 @@ class Gr(IntEnum):
     ROW_BYTES = 6  # of the host's open row
     PLANE = 7  # the first
     BLOCK = 8  # the first
-    SIZE = 9
+    POSTPONED = 9  # victims that there was no room for when they were due
+    SIZE = 10
 
 
 class Row(IntEnum):

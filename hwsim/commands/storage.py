@@ -149,7 +149,7 @@ def _print(found: Mapping[str, Any]) -> None:
 def _print_side(name: str, side: Mapping[str, Any]) -> None:
     rate, nbytes = side["bw_bytes"], side["io_bytes"]
     moved = f"{nbytes / 2**20:.0f}MiB/{format_seconds(side['runtime_s'])}"
-    print(f"  {name}: IOPS={_short(side['iops'])}, BW={rate / 2**20:.0f}MiB/s ({rate / 1e6:.0f}MB/s)({moved})")
+    print(f"  {name}: IOPS={_short(side['iops'])}, BW={_rate(rate)}({moved})")
     for kind in ("slat", "clat", "lat"):
         times = side[f"{kind}_ns"]
         scale, unit = _unit(times["max"], times["mean"])
@@ -176,10 +176,7 @@ def _facts(found: Mapping[str, Any]) -> list[str]:
         written = f"{format_quantity(flash['host_write_bytes'], 'B')} written, {flash['collections']} blocks collected"
         lines.append(f"write amplification: {flash['write_amplification']:.3f} ({written})")
         lines.append(f"endurance: {format_quantity(found['endurance']['writable_bytes'], 'B')} at this amplification")
-    per_byte = format_quantity(energy["j_per_byte"], "J")
-    lines.append(
-        f"energy: {format_quantity(energy['total_j'], 'J')}, {format_quantity(energy['power_w'], 'W')}, {per_byte}/B"
-    )
+    lines.append(f"energy: {_joules(energy) if energy['modelled'] else 'not modelled, the card has no energies'}")
     lines.append("busy: " + ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in busy.items()))
     if flash["cache_took_all"]:
         lines.append("write cache: it took every write at once, so that no write waited for the flash")
@@ -201,6 +198,18 @@ def _facts(found: Mapping[str, Any]) -> list[str]:
     rate = f"IOPS={_short(formulas['iops'])} ({formulas['difference']:+.1%})"
     lines.append(f"by formulas: {rate}, lat={format_seconds(formulas['lat_mean_s'])}, bound by {formulas['bound']}")
     return lines
+
+
+def _joules(energy: Mapping[str, float]) -> str:
+    per_byte = format_quantity(energy["j_per_byte"], "J")
+    return f"{format_quantity(energy['total_j'], 'J')}, {format_quantity(energy['power_w'], 'W')}, {per_byte}/B"
+
+
+def _rate(nbytes: float) -> str:
+    """Bytes per second as fio writes them, in binary and in decimal units."""
+    if nbytes >= 10 * 2**20:
+        return f"{nbytes / 2**20:.0f}MiB/s ({nbytes / 1e6:.0f}MB/s)"
+    return f"{nbytes / 2**10:.0f}KiB/s ({nbytes / 1e3:.0f}kB/s)"
 
 
 def _short(value: float) -> str:

@@ -23,7 +23,7 @@ def rate(drive: Drive, load: Load) -> tuple[float, float]:
     """Page operations and requests a second."""
     span, size, _ = spanned(drive, load)
     state = build(drive, load.stream(size), span, load.depth)
-    prepare(state, load.prepared(drive), size)
+    prepare(drive, state, load.prepared(drive), size)
     state[M.STOP] = load.count
     started = process_time()
     run(words(state))

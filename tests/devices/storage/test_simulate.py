@@ -261,7 +261,7 @@ class TestLaws:
         load = Load("randrw", 4096, 16, number_ios=1000, precondition="steady", seed=seed)
         span, size, _ = spanned(drive, load)
         state = build(drive, load.stream(size), span, load.depth, seed=seed)
-        prepare(state, "steady", size)
+        prepare(drive, state, "steady", size)
         groups = table(state, K.GROUPS_AT, Gr.SIZE, int(state[K.GROUPS]))
         assert (groups[:, Gr.FREE] >= state[K.GC_STOP]).all()
 
@@ -286,6 +286,28 @@ class TestWhatEndsARun:
     def test_a_drive_without_spare_blocks_is_full(self) -> None:
         with pytest.raises(CheckFailed, match=r"is full after .* over-provisioning of 0.0%"):
             simulate(small(over_provisioning=0.0), Load("randwrite", 4096, 4, number_ios=50_000))
+
+    @CALM
+    @given(
+        reserve=st.integers(0, 8),
+        victims=st.integers(1, 10),
+        start=st.sampled_from([0.0, 0.1, 0.3]),
+        static=st.booleans(),
+        policy=st.sampled_from(["greedy", "random-greedy", "cost-benefit", "fifo"]),
+        first=st.booleans(),
+        depth=st.integers(1, 32),
+    )
+    def test_collection_never_takes_the_blocks_that_it_needs(
+        self, reserve: int, victims: int, start: float, static: bool, policy: str, first: bool, depth: int
+    ) -> None:
+        """Spare blocks beyond those that are kept: writes never end, however many blocks are emptied at once."""
+        how = {"reserve": reserve, "victims": victims, "start": start, "static": static, "policy": policy}
+        mechanics = Mechanics(collection_first=first)
+        drive = small(blocks=48, over_provisioning=0.4, cache=CACHED, mechanics=mechanics, **how)
+        outcome = simulate(drive, Load("randwrite", 4096, depth, number_ios=6000, precondition="steady"))
+        groups = table(outcome.state, K.GROUPS_AT, Gr.SIZE, int(outcome.state[K.GROUPS]))
+        assert len(outcome.log) == 6000
+        assert (groups[:, Gr.VICTIMS] <= np.maximum(groups[:, Gr.FREE], 1)).all()
 
     @pytest.mark.parametrize("precondition", ["none", "fill", "steady"])
     @pytest.mark.parametrize(
