@@ -1,11 +1,24 @@
-"""The reference for FLOPs: torch's own counter."""
+"""The reference for FLOPs, torch's own counter; an ONNX model under construction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from onnx_nets import Net
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Net:
+    """An ONNX model without nodes yet."""
+    pytest.importorskip("onnx")
+    from onnx_nets import Net
+
+    return Net(tmp_path / "net.onnx")
 
 
 @pytest.fixture

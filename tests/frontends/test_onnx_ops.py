@@ -1,72 +1,18 @@
 """Lowering of single ONNX operators and small patterns, against arithmetic done by hand."""
 
-from pathlib import Path
-
 import pytest
 
-onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnx")
 
-import numpy as np  # noqa: E402
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+import numpy as np
+from onnx import numpy_helper
+from onnx_nets import HALF, INT8, MICROSOFT, UINT8, Net, ints, only, weight
 
-import hwsim  # noqa: E402
-from hwsim.errors import GraphError  # noqa: E402
-from hwsim.frontends.onnx_node import RULES, rule  # noqa: E402
-from hwsim.graph import Graph, Kind, Op, Role  # noqa: E402
-from hwsim.work import compute_dtype, work_of  # noqa: E402
-
-FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
-INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
-MICROSOFT = "com.microsoft"
-
-
-def weight(name: str, *shape: int, kind: int = FLOAT) -> onnx.TensorProto:
-    return TensorProto(name=name, dims=shape, data_type=kind)
-
-
-def ints(name: str, *values: int) -> onnx.TensorProto:
-    return numpy_helper.from_array(np.array(values, dtype=np.int64), name)
-
-
-class Net:
-    """A small model under construction."""
-
-    def __init__(self, path: Path, opset: int = 24) -> None:
-        self.path, self.opset = path, opset
-        self.nodes: list[onnx.NodeProto] = []
-        self.inputs: list[onnx.ValueInfoProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def feed(self, name: str, *shape: int, kind: int = FLOAT) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, kind, shape))
-        return name
-
-    def hold(self, tensor: onnx.TensorProto) -> str:
-        self.constants.append(tensor)
-        return tensor.name
-
-    def add(self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attrs: object) -> None:
-        self.nodes.append(helper.make_node(op, inputs, outputs, domain=domain, **attrs))
-
-    def model(self, *outputs: str) -> onnx.ModelProto:
-        kinds = [helper.make_empty_tensor_value_info(name) for name in outputs]
-        graph = helper.make_graph(self.nodes, "net", self.inputs, kinds, self.constants)
-        imports = [helper.make_opsetid("", self.opset), helper.make_opsetid(MICROSOFT, 1)]
-        return helper.make_model(graph, opset_imports=imports, ir_version=10)
-
-    def load(self, *outputs: str) -> Graph:
-        self.path.write_bytes(self.model(*outputs).SerializeToString())
-        return hwsim.load_onnx(self.path)
-
-
-@pytest.fixture
-def net(tmp_path: Path) -> Net:
-    return Net(tmp_path / "net.onnx")
-
-
-def only(graph: Graph, kind: Kind) -> Op:
-    (op,) = [op for op in graph.ops if op.kind is kind]
-    return op
+import hwsim
+from hwsim.errors import GraphError
+from hwsim.frontends.onnx_node import RULES, rule
+from hwsim.graph import Graph, Kind, Role
+from hwsim.work import compute_dtype, work_of
 
 
 def test_a_second_rule_for_an_operator_is_a_defect() -> None:
@@ -255,92 +201,6 @@ def test_integer_operators(net: Net) -> None:
     assert work_of(op, graph).bytes_of_role(Role.WEIGHT) == 16 * 27 + 16 * 4
 
 
-# Attention and caches --------------------------------------------------------------------------------------------
-
-
-def test_attention_appends_to_its_cache(net: Net) -> None:
-    """One token against 7 past ones, 4 heads over 2: only new rows are written, the whole cache is read once."""
-    net.feed("q", 3, 4, 1, 16, kind=HALF)
-    net.feed("k", 3, 2, 1, 16, kind=HALF)
-    net.feed("v", 3, 2, 1, 16, kind=HALF)
-    net.feed("past_k", 3, 2, 7, 16, kind=HALF)
-    net.feed("past_v", 3, 2, 7, 16, kind=HALF)
-    net.add("Attention", ["q", "k", "v", "", "past_k", "past_v"], ["y", "new_k", "new_v"], is_causal=1)
-    graph = net.load("y", "new_k", "new_v")
-    op = only(graph, Kind.ATTENTION)
-    assert graph.matmul_flops == 2 * 3 * 4 * 1 * 8 * (16 + 16)
-    assert op.size("kv_heads") == 2 and op.flag("causal")
-    assert graph.bytes_of(Role.STATE) == 2 * 3 * 2 * 8 * 16 * 2
-    assert work_of(op, graph).bytes_of_role(Role.STATE) == 2 * 3 * 2 * 8 * 16 * 2
-    writes = [work_of(op, graph) for op in graph.ops if op.kind is Kind.WRITE]
-    assert [work.write_bytes for work in writes] == [3 * 2 * 16 * 2] * 2
-    assert graph.storage("past_k") == "new_k"
-
-
-def test_a_fixed_cache_is_written_in_place(net: Net) -> None:
-    net.feed("cache", 2, 4, 100, 8)
-    net.feed("new", 2, 4, 3, 8)
-    net.feed("at", 2, kind=INT64)
-    net.add("TensorScatter", ["cache", "new", "at"], ["out"])
-    graph = net.load("out")
-    op = only(graph, Kind.WRITE)
-    assert work_of(op, graph).write_bytes == 2 * 4 * 3 * 8 * 4
-    assert graph.tensors["out"].base == "cache" and graph.bytes_of(Role.STATE) == 2 * 4 * 100 * 8 * 4
-
-
-def test_concat_on_a_cache_is_an_append_and_others_copy(net: Net) -> None:
-    net.feed("past", 2, 4, 7, 8)
-    net.feed("new", 2, 4, 1, 8)
-    net.add("Concat", ["past", "new"], ["present"], axis=2)
-    net.add("Concat", ["present", "present"], ["twice"], axis=2)
-    net.add("Relu", ["twice"], ["y"])
-    graph = net.load("present", "y")
-    assert [op.kind for op in graph.ops] == [Kind.WRITE, Kind.COPY, Kind.ELEMENTWISE]
-    assert graph.tensors["past"].role is Role.STATE and graph.bytes_of(Role.STATE) == 2 * 4 * 8 * 8 * 4
-
-
-def test_linear_attention_keeps_its_state(net: Net) -> None:
-    """A gated delta rule over one token: 7 FLOP for each of d_k x d_v a head."""
-    net.opset = 27
-    net.feed("q", 2, 1, 64)
-    net.feed("k", 2, 1, 64)
-    net.feed("v", 2, 1, 128)
-    net.feed("past", 2, 4, 16, 32)
-    net.feed("decay", 2, 1, 4)
-    net.feed("beta", 2, 1, 4)
-    net.add("LinearAttention", ["q", "k", "v", "past", "decay", "beta"], ["y", "state"], q_num_heads=4, kv_num_heads=4)
-    graph = net.load("y", "state")
-    op = only(graph, Kind.RECURRENCE)
-    assert work_of(op, graph).vector_flops == 2 * 4 * 7 * 16 * 32
-    assert graph.bytes_of(Role.STATE) == 2 * 4 * 16 * 32 * 4
-    assert graph.tensors["y"].shape == (2, 1, 128)
-
-
-def test_recurrent_layers_run_their_steps(net: Net) -> None:
-    """LSTM, bidirectional, T 7, B 2, I 5, H 3: both products of 4H columns for each step."""
-    net.feed("x", 7, 2, 5)
-    net.hold(weight("w", 2, 12, 5))
-    net.hold(weight("r", 2, 12, 3))
-    net.hold(weight("b", 2, 24))
-    net.add("LSTM", ["x", "w", "r", "b"], ["y", "h", "c"], hidden_size=3, direction="bidirectional")
-    graph = net.load("y", "h", "c")
-    assert graph.matmul_flops == 2 * 7 * 2 * 2 * 12 * (5 + 3)
-    assert graph.parameters == 2 * 12 * 5 + 2 * 12 * 3 + 48
-    assert [repeat.count for repeat in graph.repeats] == [7, 7]
-    assert graph.tensors["y"].shape == (7, 2, 2, 3)
-    assert graph.bytes_of(Role.WEIGHT) == graph.parameters * 4
-
-
-@pytest.mark.parametrize("directions", [0, 3])
-def test_recurrent_layers_have_one_direction_or_two(net: Net, directions: int) -> None:
-    net.feed("x", 7, 2, 5)
-    net.hold(weight("w", directions, 12, 5))
-    net.hold(weight("r", directions, 12, 3))
-    net.add("LSTM", ["x", "w", "r"], ["y"], hidden_size=3)
-    with pytest.raises(GraphError, match=f"{directions} directions; expected 1 or 2"):
-        net.load("y")
-
-
 @pytest.mark.parametrize("coordinates", [2**40, 3, 1])
 def test_a_grid_names_as_many_coordinates_as_there_are_axes(net: Net, coordinates: int) -> None:
     net.feed("x", 1, 3, 8, 8)
@@ -360,82 +220,3 @@ def test_convolutions(net: Net) -> None:
     graph = net.load("y")
     assert graph.tensors["small"].shape == (2, 8, 8, 8) and graph.tensors["y"].shape == (2, 4, 16, 16)
     assert graph.matmul_flops == 2 * 2 * (64 * 8 * 9 + 64 * 8 * 4 * 4)
-
-
-# Contributed operators: shapes against onnxruntime's own runs ------------------------------------------------------
-
-
-def contributed(net: Net, case: str) -> list[str]:
-    """One com.microsoft operator with inputs, its output names returned."""
-    if case == "MultiHeadAttention":
-        names = [net.feed(name, 2, 3, 32) for name in "qkv"] + ["", "", ""]
-        names += [net.feed(name, 2, 4, 5, 8) for name in ("pk", "pv")]
-        net.add(case, names, ["y", "nk", "nv"], MICROSOFT, num_heads=4)
-        return ["y", "nk", "nv"]
-    if case == "GroupQueryAttention":
-        names = [net.feed("q", 2, 1, 32), net.feed("k", 2, 1, 16), net.feed("v", 2, 1, 16)]
-        names += [net.feed(name, 2, 2, 9, 8) for name in ("pk", "pv")]
-        names += [
-            net.hold(numpy_helper.from_array(np.array([5, 6], np.int32), "lens")),
-            net.hold(numpy_helper.from_array(np.int32(7), "total")),
-        ]
-        net.add(case, names, ["y", "nk", "nv"], MICROSOFT, num_heads=4, kv_num_heads=2)
-        return ["y", "nk", "nv"]
-    if case == "SkipLayerNormalization":
-        names = [net.feed("a", 2, 3, 8), net.feed("b", 2, 3, 8), net.feed("g", 8), net.feed("h", 8)]
-        net.add(case, names, ["y", "", "", "s"], MICROSOFT)
-        return ["y", "s"]
-    if case == "FusedMatMul":
-        net.add(case, [net.feed("a", 2, 5, 3), net.feed("b", 2, 7, 5)], ["y"], MICROSOFT, transA=1, transB=1)
-        return ["y"]
-    if case == "RotaryEmbedding":
-        names = [
-            net.feed("x", 2, 4, 3, 8),
-            net.feed("at", 2, 3, kind=INT64),
-            net.feed("cos", 50, 4),
-            net.feed("sin", 50, 4),
-        ]
-        net.add(case, names, ["y"], MICROSOFT)
-        return ["y"]
-    names = [net.feed("x", 2, 3, 32), net.feed("w", 32, 96), net.feed("b", 96)]
-    net.add("Attention", names, ["y", "present"], MICROSOFT, num_heads=4)
-    return ["y", "present"]
-
-
-CONTRIBUTED = {
-    "MultiHeadAttention": 2 * 2 * 4 * 3 * 8 * 16,
-    "GroupQueryAttention": 2 * 2 * 4 * 1 * 7 * 16,
-    "SkipLayerNormalization": 0,
-    "FusedMatMul": 2 * 2 * 3 * 7 * 5,
-    "RotaryEmbedding": 0,
-    "Attention": 2 * 6 * 32 * 96 + 2 * 2 * 4 * 3 * 3 * 16,
-}
-
-
-@pytest.mark.parametrize("case", CONTRIBUTED)
-def test_contributed_operators(net: Net, case: str) -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    net.opset = 17
-    outputs = contributed(net, case)
-    graph = net.load(*outputs)
-    assert graph.matmul_flops == CONTRIBUTED[case] and graph.unmodelled == ()
-    model = net.model(*outputs)
-    for value in model.graph.output:
-        value.CopyFrom(helper.make_tensor_value_info(value.name, FLOAT, None))
-    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    feeds = {}
-    for value in net.inputs:
-        tensor = value.type.tensor_type
-        kind = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        feeds[value.name] = np.zeros([dim.dim_value for dim in tensor.shape.dim], kind)
-    for name, array in zip(outputs, session.run(outputs, feeds), strict=True):
-        assert graph.tensors[name].shape == array.shape, name
-
-
-def test_rotary_tables_are_read_by_the_row(net: Net) -> None:
-    net.opset = 17
-    contributed(net, "RotaryEmbedding")
-    graph = net.load("y")
-    work = work_of(only(graph, Kind.ELEMENTWISE), graph)
-    # x, 3 rows of 4 of each table, and the positions.
-    assert work.read_bytes == 2 * 4 * 3 * 8 * 4 + 2 * 3 * 4 * 4 + 2 * 3 * 8
