@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence
 from enum import IntEnum
-from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hwsim.compiled import compiled as machine_code
 from hwsim.devices.storage.address import Words
 
 TICKS = 10**10
@@ -38,39 +37,21 @@ Ints: TypeAlias = NDArray[np.int64]
 State: TypeAlias = MutableSequence[int]
 """The array as the compiled code sees it."""
 F = TypeVar("F", bound=Callable[..., object])
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
-_njit = cast("Callable[..., Callable[[object], object]]", njit)  # its stubs lack two of its options
-_WORDS = (b"IntEnum", b"@compiled", b"@inlined", b"type_callable")
-_FILES = [file for file in sorted(Path(__file__).parent.glob("*.py")) if any(w in file.read_bytes() for w in _WORDS)]
-_STAMP = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in _FILES)
 
 
-def compiled(function: F, inline: bool = False) -> F:
-    """``function`` for other compiled ones; Python cannot call it, which makes it a quarter faster to compile."""
-    made = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=inline, **_OPTIONS)
-    return _made(function, made(function))
+def compiled(function: F) -> F:
+    """``function`` for other compiled ones."""
+    return machine_code(function, "numpy", inner=True)
 
 
 def inlined(function: F) -> F:
     """``function`` as a part of those that call it: for what each event goes through and few places call."""
-    return compiled(function, inline=True)
+    return machine_code(function, "numpy", inner=True, inline=True)
 
 
 def entry(function: F) -> F:
-    """``function`` compiled to machine code for Python."""
-    return _made(function, _njit(**_OPTIONS)(function))
-
-
-def _made(function: F, made: object) -> F:
-    """What is compiled on first use is kept beside the function's file.
-
-    It holds the code of all functions that it calls: it is out of date when any file of this package changes, where
-    numba itself looks at the one file only.
-    """
-    cache = getattr(made, "_cache", None)  # there is none where numba is told not to compile
-    if cache is not None:
-        cache._cache_file._source_stamp = _STAMP
-    return cast("F", made)
+    """``function`` for Python."""
+    return machine_code(function, "numpy")
 
 
 def words(array: Ints) -> State:
