@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import log10
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hwsim.card import Card
+from hwsim.report.labelling import Panel, sides
 from hwsim.report.theme import GREY, HOVERED, PALETTE, empty_figure, finish, hover, log_axis, plain
 from hwsim.units import format_quantity
 
 LEAST = 1e12  # FLOP/s
+WIDTH, HEIGHT = 460, 360  # pixels of a panel on a narrow page
+ROOM = 1.5  # by which the axis reaches beyond the dots
 FORMATS = ("bf16", "fp16", "int8", "fp32")  # the first that a card has is its peak here
 
 
@@ -39,14 +43,14 @@ def growth_figure(cards: Iterable[Card]) -> go.Figure:
         if trend is not None:
             figure.add_trace(trend, row=1, col=1)
     ratio = [rate / flop for rate, flop in zip(rates, flops, strict=True)]
-    figure.add_trace(_labelled(known, ratio), row=1, col=2)
     years = [card.released or 0 for card in known]
-    figure.update_xaxes(
-        title_text="Year of release", range=[min(years) - 0.8, max(years) + 1.2], dtick=1, tickformat="d"
-    )
+    across = (min(years) - 0.8, max(years) + 2.6)
+    up = (log10(min(ratio) / ROOM), log10(max(ratio) * ROOM))
+    figure.add_trace(_labelled(known, ratio, Panel(across, up, WIDTH, HEIGHT)), row=1, col=2)
+    figure.update_xaxes(title_text="Year of release", range=across, dtick=1, tickformat="d")
     figure.update_yaxes(log_axis("Peak per second (FLOP/s, B/s)"), col=1)
-    figure.update_yaxes(log_axis("Bytes per FLOP (B/FLOP)", ratio, prefixed=False), col=2)
-    return finish(figure, 320, _notes(given, known), {"": [trace.name for trace in figure.data]})
+    figure.update_yaxes(log_axis("Bytes per FLOP (B/FLOP)", ratio, prefixed=False), range=up, col=2)
+    return finish(figure, HEIGHT, _notes(given, known), {"": [trace.name for trace in figure.data]})
 
 
 def peak_of(card: Card) -> tuple[str, float] | None:
@@ -108,28 +112,23 @@ def _trend(cards: list[Card], values: list[float], colour: str, name: str) -> go
     )
 
 
-def _labelled(cards: list[Card], ratio: list[float]) -> go.Scatter:
+def _labelled(cards: list[Card], ratio: list[float], panel: Panel) -> go.Scatter:
+    """Dots with their names where there is room; the others' names are told on hovering."""
+    years = [card.released or 0 for card in cards]
+    points = [(float(year), log10(value)) for year, value in zip(years, ratio, strict=True)]
+    placed = sides([card.name for card in cards], points, panel)
     return go.Scatter(
-        x=[card.released for card in cards],
+        x=years,
         y=ratio,
         mode="markers+text",
-        text=[plain(card.name) for card in cards],
-        textposition=_sides(cards, ratio),
+        text=[plain(card.name) if side else "" for card, side in zip(cards, placed, strict=True)],
+        textposition=[side or "top center" for side in placed],
         textfont={"size": 10.5, "color": GREY},
         marker={"color": PALETTE[2], "size": 9},
         name="bandwidth / peak (B/FLOP)",
         hovertext=[hover(card.name, _facts(card)) for card in cards],
         hovertemplate=HOVERED,
     )
-
-
-def _sides(cards: list[Card], ratio: list[float]) -> list[str]:
-    """Labels stand above their dots; below where a neighbour of the same year is just above."""
-    placed = []
-    for card, value in zip(cards, ratio, strict=True):
-        others = [r for other, r in zip(cards, ratio, strict=True) if other.released == card.released]
-        placed.append("bottom center" if any(value < other < 1.6 * value for other in others) else "top center")
-    return placed
 
 
 def _notes(given: list[Card], known: list[Card]) -> list[str]:
