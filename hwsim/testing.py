@@ -44,7 +44,8 @@ GROWING = {
     "copy_d2d": ("bytes",),
 }
 """Fields in which more work must not take less time, when doubled. Longer rows of a sum may: libraries share them among
-more threads. So may two rows of a running sum, which take another kernel than a single one."""
+more threads (of 64 rows on an H200, 4,096 columns are predicted to take 5.5 us, 8,192 to take 2.6). So may two rows of
+a running sum, which take another kernel than a single one (1 x 16 took 3.1 us on an H200, 2 x 21 took 1.8)."""
 
 Spec = dict[str, object]
 

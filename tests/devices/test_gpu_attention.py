@@ -195,9 +195,11 @@ def test_more_decode_takes_no_less_time(batch, heads, dim, kv_len, style, grown)
     for device in cards(style):
         one = timed(device, None)
         few, many = (one.estimate(decode(**size)).seconds for size in (sizes, {**sizes, grown: 2 * sizes[grown]}))
-        # keys are cut into a few numbers of parts only; cuDNN does so from 513 keys on, with wide heads a little late:
-        # an H200 takes 10.8 us for 384 keys, 10.5 for 523
-        least = WIDER if device.card is A100.card and grown == "head_dim" else 0.97
+        # FlashAttention cuts keys for idle units, or a half, a quarter, an eighth of them, in whole blocks of keys: on
+        # a B200, 5,390 keys of two groups come in 15 parts, of four groups in 22, which take 2.5 % less
+        least = 0.97 if device.card is B200.card and style == 1.0 else 0.99
+        least = WIDER if device.card is A100.card and grown == "head_dim" else least
+        # cuDNN splits from 513 keys on, with wide heads a little late: an H200 takes 10.8 us for 384 keys, 10.5 for 523
         assert many >= few * (least if dim <= 128 or style == 1.0 else 0.85)
 
 

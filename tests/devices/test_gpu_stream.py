@@ -160,11 +160,14 @@ def test_an_optimizer_of_halves_casts_gradients_and_weights():
 
 
 def test_a_batch_norm_with_known_statistics_is_three_kernels():
-    """cast of the means, factors of the variances, the elements: 7.2 us of 14 x 14 x 256 bf16 on an H100."""
+    """Cast of the means, factors of the variances, the elements: 7.2 us of 14 x 14 x 256 bf16 on an H100.
+
+    The small two are modelled as launches, of 1.05 us each; what they last besides makes the 5.3 us come out short.
+    """
     h100, count = Gpu(load_device("nvidia-h100-sxm").card), 256 * 14 * 14
     norm = pointwise("batchnorm", count, Flow("hbm", 2.0 * count), Flow("hbm", 2.0 * count, True))
     assert shape(norm).launches == 3
-    assert h100.estimate(norm).seconds == pytest.approx(7.2e-6, rel=0.35)
+    assert h100.estimate(norm).seconds == pytest.approx(7.2e-6, rel=0.27)
     fused = replace(norm, attrs={**norm.attrs, "fused": 2})
     assert shape(fused).launches == 1
 

@@ -205,8 +205,10 @@ def test_every_combination_runs_and_overlap_never_costs(system, shares, activati
         run(offload(**options, **way).schedule(graph, system, Policy()), system).seconds for way in ways
     )
     assert 0 < one <= apart * (1 + 1e-9)
-    if max(shares) == max(activations) == 1 == activations[0]:  # else loads ahead share a link with what is waited for
-        assert more <= one * (1 + 1e-9)
+    if activations == (1, 0, 0):
+        # From two places, loads ahead share the way to the GPU with what is waited for: in four parts from CPU and
+        # drive, 4 buffers take 1.8 % longer than 3.
+        assert more <= one * (1 + 1e-9 if max(shares) == 1 else 1.02)
 
 
 def test_spill_is_told_to_change_nothing(system):
