@@ -25,6 +25,7 @@ from hwsim.units import format_quantity
 from hwsim.yamlfile import load_yaml, validate
 
 CALIBRATION_GROUP = "hwsim.calibrations"
+UNCALIBRATED = "uncalibrated devices of the family"
 
 
 class Told(StrEnum):
@@ -202,7 +203,7 @@ def _spreads(calibration: Calibration) -> dict[str, dict[str, Spread]]:
     """Those of the calibration; of families and states that it does not have, those of cards alone."""
     found = {family: dict(states) for family, states in _uncalibrated(calibration.family).items()}
     for family, states in calibration.spreads.items():
-        own = {state: Spread(spread.low, spread.high) for state, spread in states.items()}
+        own = {state: Spread(spread.low, spread.high, spread.taken_from) for state, spread in states.items()}
         found[family] = {**found.get(family, {}), **own}
     return found
 
@@ -217,7 +218,8 @@ def _uncalibrated(family: str) -> Mapping[str, Mapping[str, Spread]]:
         for kernels, states in known.uncalibrated.items() if known.family == family else ():
             for state, spread in states.items():
                 widest = found.setdefault(kernels, {}).get(state, Spread(1.0, 1.0))
-                found[kernels][state] = Spread(min(widest.low, spread.low), max(widest.high, spread.high))
+                bounds = min(widest.low, spread.low), max(widest.high, spread.high)
+                found[kernels][state] = Spread(*bounds, f"{UNCALIBRATED} '{family}'")
     return found
 
 

@@ -121,10 +121,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Bounds of measured over predicted that hold 90 % of the rows which a calibration did not see."""
+    """Bounds of measured over predicted that hold 90 % of the rows which a calibration did not see; ``origin``: whose
+    rows told them, where they are not the card's own."""
 
     low: float
     high: float
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hwsim.card import Card
+from hwsim.card import Card, Spread
 from hwsim.engine import Timeline
 from hwsim.graph import Role
 from hwsim.kernel_family import END_TO_END
@@ -143,12 +143,17 @@ class Result:
         Device and host are as uncertain as the calibration saw of whole models whose pace each of them set; which of
         both sets it here is uncertain too.
         """
-        known = self.card.calibration
-        device, host = (known.spread(END_TO_END, pace) if known else None for pace in (DEVICE, HOST))
+        device, host = self._spreads
         if device is None or host is None:
             return None
         low = sum(part.weight * part.scaled(device.low, host.low) for part in self.phases)
         return low, sum(part.weight * part.scaled(device.high, host.high) for part in self.phases)
+
+    @property
+    def _spreads(self) -> tuple[Spread | None, Spread | None]:
+        """How uncertain the device is, and the host."""
+        known = self.card.calibration
+        return (known.spread(END_TO_END, DEVICE), known.spread(END_TO_END, HOST)) if known else (None, None)
 
     @property
     def paces(self) -> Mapping[str, float]:
@@ -222,6 +227,8 @@ class Result:
         known = self.card.calibration
         if known is not None and known.note:
             notes.append(known.note)
+        elif origins := {spread.origin for spread in self._spreads if spread and spread.origin}:
+            notes.append(f"interval of {', '.join(sorted(origins))}, on which more models were measured")
         if self.card.first_form:
             notes.append("first form: this card knows peaks only")
         if self.unmodelled:
