@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hwsim.device import Replay, load_device, timed
 from hwsim.devices.gpu import Gpu, conv
+from hwsim.devices.gpu.timing import Load
 from hwsim.kernel_spec import spec_kernel
 from hwsim.mapper import Kernel, Launch
 from hwsim.testing import roofline_seconds
@@ -40,9 +41,31 @@ def test_one_tap_without_stride_is_a_product_in_either_layout():
     assert conv.shape(convolution(k=1, padding=0, stride=2)).way == conv.GATHERED
 
 
-def test_few_channels_are_padded_in_a_launch_of_their_own():
-    assert conv.shape(convolution(c=3)).copies == 1
-    assert conv.shape(convolution(c=8)).copies == 0
+def test_few_channels_last_are_padded_but_where_there_are_kernels_for_them():
+    assert conv.shape(convolution(c=4)).copies == conv.PADDING_LAUNCHES
+    assert conv.shape(convolution(c=4, dtype="fp16")).copies == conv.shape(convolution(c=8)).copies == 0
+    odd = conv.shape(convolution(c=3))
+    assert (odd.copies, odd.single, odd.lanes) == (0, True, conv.LANE_INDEXING["nhwc"])
+
+
+def test_tiles_of_warpgroups_are_for_chips_that_have_them_and_few_taps():
+    shapes = [conv.shape(convolution(c=256, o=256, k=k, padding=k // 2)) for k in (3, 7)]
+    kernels = [convolution(c=256, o=256, k=k, padding=k // 2) for k in (3, 7)]
+    ampere = Gpu(load_device("nvidia-a100-80gb", calibration=None).card)
+    walks = [conv.walked(row(x), loads(H200, kernel), H200.chip) for x, kernel in zip(shapes, kernels, strict=True)]
+    flops = [x.m * x.n * x.taps * x.channels * 2 for x in shapes]
+    rates = [work / float(walk.products[0]) for work, walk in zip(flops, walks, strict=True)]
+    assert rates[1] == pytest.approx(conv.WARP_SHARE * rates[0], rel=0.02)
+    alone = conv.walked(row(shapes[0]), loads(ampere, kernels[0]), ampere.chip)
+    assert alone.scheduled[0] == 0 and walks[0].scheduled[0] == 1  # many tiles, taken as units become free
+
+
+def row(x: conv.Convolution) -> conv.Convolution:
+    return conv.Convolution(*(np.array([float(value)]) for value in x))
+
+
+def loads(device: Gpu, kernel: Kernel) -> Load:
+    return device.batches([kernel]).columns.load(device.chip, None, False, 0.0)
 
 
 def test_depthwise_goes_output_by_output():
@@ -88,13 +111,22 @@ def test_many_kernels_at_once_cost_what_they_cost_one_by_one():
     np.testing.assert_allclose([cost.joules for cost in together], [cost.joules for cost in alone])
 
 
-def test_one_tap_with_a_stride_leaves_out_what_lies_between():
-    strided = conv.shape(convolution(k=1, padding=0, stride=2))
-    assert strided.unread == 8 * 64 * (56 * 56 - 28 * 28) * 2
-    assert conv.shape(convolution(k=1, padding=0, stride=2, layout="nchw")).unread == 0.0  # copied whole
-    rows = conv.shape(convolution(k=1, padding=0, stride=2, layout="nchw", dtype="fp32")).unread
-    assert rows == 8 * 64 * (56 - 28) * 56 * 4  # whole rows alone
-    assert conv.shape(convolution(k=1, padding=0)).unread == conv.shape(convolution()).unread == 0.0
+STRIDED = st.fixed_dictionaries({
+    "n": st.integers(1, 64), "c": st.sampled_from([3, 16, 64, 264, 768]), "o": st.sampled_from([8, 32, 256]),
+    "h": st.integers(8, 224), "w": st.integers(8, 224), "k": st.sampled_from([1, 2, 3, 7]),
+    "padding": st.integers(0, 1), "stride": st.integers(2, 5), "dtype": st.sampled_from(["bf16", "fp16", "fp32"]),
+    "layout": st.sampled_from(["nhwc", "nchw"]), "groups": st.just(1),
+})  # fmt: skip
+
+
+@settings(max_examples=120, deadline=None)
+@given(sizes=STRIDED, depthwise=st.booleans())
+def test_strides_leave_no_way_around_the_roofline(sizes, depthwise):
+    if depthwise:
+        sizes = {**sizes, "groups": sizes["c"], "o": sizes["c"]}
+    kernel = convolution(**sizes)
+    for device in (H200, timed(H200, None)):
+        assert device.estimate(kernel).seconds >= roofline_seconds(H200.card, kernel)[0]
 
 
 def test_few_channels_first_stay_where_they_are():
@@ -104,12 +136,13 @@ def test_few_channels_first_stay_where_they_are():
     assert conv.shape(convolution(**small | {"k": 5, "padding": 2})).copies == 3.0
     assert conv.shape(convolution(**small | {"k": 5, "padding": 0})).copies == 0.0
     assert conv.shape(convolution(**small | {"h": 512, "w": 512, "o": 512})).copies == 3.0
+    assert conv.shape(convolution(**small | {"h": 512, "w": 512, "o": 512, "padding": 0})).copies == 0.0
 
 
 def test_depthwise_with_channels_last_has_kernels_for_batches():
     sizes = {"groups": 64, "o": 64}
     batch, single = (conv.shape(convolution(**sizes, n=n)) for n in (8, 4))
-    assert batch.instructions == pytest.approx(36 + 9 * 3.8)
-    assert single.instructions == pytest.approx(20 + 9 * 8.0)
+    assert batch.instructions == pytest.approx(37 + 9 * 3.3)
+    assert single.instructions == pytest.approx(1 + 9 * 7.2)
     assert conv.shape(convolution(**sizes, stride=2)).instructions > batch.instructions
     assert conv.shape(convolution(**sizes, padding=0)).instructions == batch.instructions  # smaller, but no stride
