@@ -20,7 +20,7 @@ SHORT_OF_IT = {  # of the bar, and where they stand
     ("nvidia-h200", "convolution", "cold"): 0.93,
     ("nvidia-h200", "elementwise", "warm"): 0.88,  # 16 of 18 pairs: 4,000 numbers in two formats
     ("nvidia-h200", "transpose", "cold"): 0.83,  # 5 of 6 pairs
-    # 40 of 44 pairs; 3 of the 4 are those of one kernel, of 4 channels in strides of 2, which takes 27 us and not 8.5
+    # 40 of 44 pairs; 2 of the 4 are those of one kernel, of 4 channels in strides of 2, which takes 27 us and not 8.9
     ("nvidia-h100-sxm", "convolution", "cold"): 0.90,
     ("nvidia-h100-sxm-second", "convolution", "cold"): 0.90,
     ("nvidia-h100-sxm-second", "convolution", "warm"): 0.91,
