@@ -11,8 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from hashlib import sha256
@@ -22,7 +22,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hwsim.errors import GraphError, InputError
+from hwsim.errors import GraphError, HwsimError, InputError, Problem, shown
 from hwsim.fold import fold
 from hwsim.graph import Graph
 from hwsim.graphfile import VERSION, dump_graph, read_graph
@@ -151,12 +151,29 @@ class FactoryModel:
 
         if "" not in sys.path:
             sys.path.insert(0, "")
+        if not module or not attribute:
+            raise InputError(f"model '{self.name}': expected package.module:factory")
         try:
             factory = getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise InputError(f"model '{self.name}': {error}") from None
-        with torch.device("meta"):
-            return factory()
+        with self._told(), torch.device("meta"):
+            made = factory()
+        if not isinstance(made[0] if isinstance(made, tuple) and made else made, torch.nn.Module):
+            expected = "a torch.nn.Module, or a tuple of it, args and kwargs"
+            raise InputError(Problem(f"model '{self.name}': what it makes", got=shown(made), expected=expected))
+        return made
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What the model's own code raises is an error of the input."""
+        try:
+            yield
+        except HwsimError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"model '{self.name}': its code fails: {reason}") from error
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -178,10 +195,11 @@ class FactoryModel:
         from hwsim.frontends.torch import trace
 
         made = self._made
-        if hasattr(made, "example_inputs"):
-            return trace_module(made, self.name, phase, symbols_of_module(made))
-        module, args, kwargs = (*made, {})[:3] if isinstance(made, tuple) else (made, (), {})
-        return fold(trace(module, args, kwargs, name=self.name, backward=phase == "train"))
+        with self._told():
+            if hasattr(made, "example_inputs"):
+                return trace_module(made, self.name, phase, symbols_of_module(made))
+            module, args, kwargs = (*made, {})[:3] if isinstance(made, tuple) else (made, (), {})
+            return fold(trace(module, args, kwargs, name=self.name, backward=phase == "train"))
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,10 @@ def _complain(error: BaseException) -> int:
         if len(lines) > MOST_PROBLEMS:
             typer.echo(f"hwsim: ... and {len(lines) - MOST_PROBLEMS:,} more", err=True)
         return error.exit_code
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a folder that may not be written
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"hwsim: {place}{error.strerror}", err=True)
+        return HwsimError.exit_code
     typer.echo(
         f"hwsim: this is a defect of hwsim, please report it at {ISSUES}: {type(error).__name__}: {error} "
         "(--debug shows where)",

@@ -99,8 +99,10 @@ def read_measurements(source: str | Path) -> Measurements:
         if file.name != str(source) or file.name.endswith(".csv"):
             raise InputError(Problem("no such file", str(source))) from None
         raise UnknownNameError("measurements", str(source), shipped) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(f"cannot be read: {error}", str(source))) from None
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", str(source))) from None
+    except UnicodeDecodeError as error:
+        raise InputError(Problem(f"not UTF-8 text at byte {error.start}", str(source))) from None
     header = tuple(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
     body = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     return Measurements(file.name.removesuffix(".csv"), header, tuple(_rows(body, str(source))))

@@ -103,6 +103,12 @@ def measure(
         prepare_torch(target, seed)
         machine = Machine(target)
         rows = RowFile(Path(out), machine.name, machine.describe(), seed)
+    except UnicodeDecodeError:
+        print(f"hwsim measure: {out} is no CSV text: choose another --out", file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        print(f"hwsim measure: {out}: {error.strerror}", file=sys.stderr)
+        return WRONG_INPUT
     except (ValueError, RuntimeError) as error:
         print(f"hwsim measure: {error}", file=sys.stderr)
         return WRONG_INPUT

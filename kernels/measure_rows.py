@@ -105,7 +105,7 @@ class RowFile:
 
 def _whole_lines(path: Path) -> list[str]:
     """The lines of a file; a last line that was cut off while being written is removed from it."""
-    if not path.exists():
+    if not path.is_file():
         return []
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]

@@ -46,13 +46,13 @@ def estimate(
         spill=spill,
         dims=options.sizes(dims),
     )
-    if trace is not None:
-        result.to_perfetto(trace)
-        say(f"timeline: {trace} (open it in ui.perfetto.dev)")
     if json:
         print_json({**result.summary(), "traffic": dict(result.traffic), "peak": dict(result.peak_by_memory)})
     else:
         _print(result)
+    if trace is not None:
+        result.to_perfetto(trace)
+        say(f"timeline: {trace} (open it in ui.perfetto.dev)")
 
 
 def _print(result: Result) -> None:

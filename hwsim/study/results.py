@@ -65,7 +65,9 @@ def _record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         expected = "a folder that hwsim run wrote"
         raise InputError(Problem("no results in this folder", str(folder), expected=expected)) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", str(path))) from None
+    except ValueError as error:
         raise InputError(Problem(f"not a record of a run: {error}", str(path))) from None
     if not isinstance(record, dict) or not isinstance(record.get("systems"), dict):
         raise InputError(Problem("not a record of a run", str(path)))

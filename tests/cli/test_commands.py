@@ -346,6 +346,15 @@ def test_what_is_bound_by_a_link_is_explained_by_it(hwsim, tmp_path):
     assert 0.9 * latency < analytic <= latency * (1 + 1e-9)
 
 
+def test_what_cannot_be_written_is_one_sentence_and_loses_no_answer(hwsim, tmp_path):
+    for target, said in ((tmp_path, "Is a directory"), ("/dev/full", "No space left on device")):
+        ran = hwsim(*ESTIMATE, "--json", "--trace", target)
+        assert ran.code == 2
+        assert said in ran.err
+        assert len(ran.err.splitlines()) == 1
+        assert ran.data["latency_s"] > 0
+
+
 def test_a_defect_is_one_sentence_and_exits_with_1(hwsim, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("oh")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hwsim.capture import ZooModel, find_model
+from hwsim.errors import InputError
 from hwsim.fold import fold, unfold
 from hwsim.graphfile import dump_graph
 from hwsim.models.ship import FOLDER, wanted
@@ -68,3 +69,27 @@ def test_a_factory_has_the_phases_of_its_module(tmp_path, monkeypatch):
     assert model.phases == ("forward", "train")
     assert model.capture("forward").matmul_flops == 2 * 3 * 8 * 4
     assert model.capture("train").matmul_flops == 2 * (2 * 3 * 8 * 4)  # no gradient of the input is needed
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken_here:alone", "its code fails: TypeError: .*missing 1 required positional argument"),
+        ("broken_here:narrow", "its code fails: RuntimeError"),
+        ("broken_here:broken", "its code fails: ValueError: no weights here$"),
+        ("broken_here:text", "what it makes; got 'text', expected a torch.nn.Module"),
+        ("broken_here:nothing", "module 'broken_here' has no attribute 'nothing'"),
+        (":", "expected package.module:factory"),
+    ],
+)
+def test_what_is_wrong_with_a_factory_is_an_error_of_the_input(tmp_path, monkeypatch, name, said):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "broken_here.py").write_text(
+        "import torch\n"
+        "def alone(): return torch.nn.Linear(4, 5)\n"
+        "def narrow(): return torch.nn.Linear(4, 5), (torch.ones(2, 3),)\n"
+        "def broken(): raise ValueError('no weights here')\n"
+        "def text(): return 'text'\n"
+    )
+    with pytest.raises(InputError, match=rf"^model '{name}'.*{said}"):
+        find_model(name).capture("forward")
