@@ -29,6 +29,7 @@ from hwsim.devices.gpu.chip import LANES, LOAD_BYTES, Chip
 from hwsim.devices.gpu.family import Family
 from hwsim.devices.gpu.timing import Array, Load, Timing
 from hwsim.devices.gpu.ways import by_way
+from hwsim.devices.rates import FMA_FLOPS
 from hwsim.dtypes import dtype
 from hwsim.mapper import Kernel
 
@@ -68,7 +69,7 @@ UNEVEN = np.select([BY_GROUPS, ENGINE == WARPS], [1.4, 1.2], 1.0)
 MOST_WARPS = 4096.0  # positions, up to which one tap is left to warps where there are warpgroups
 LANE_INDEXING = {"nchw": 0.78, "nhwc": 0.73}  # share of issue slots that addresses leave to fp32 products
 STEP_CYCLES = 450.0  # of a step on lanes in a block that has a unit to itself (k of 360 to 31,000, 1 to 100 blocks)
-LEAST_BYTES = 2
+LEAST_BYTES, WIDE = 2, 4
 # Fewer channels, where they lie last, are padded to these: input and weights. fp16 has kernels for such, bf16 goes on
 # lanes if they do not come in pairs.
 LEAST_CHANNELS, PADDING_LAUNCHES = 8, 4.0
@@ -132,7 +133,7 @@ def shape(kernel: Kernel) -> Convolution:
     batch, m, n, taps, channels = product_of(kernel)
     element = dtype(kernel.work.dtype).bytes_for(1)
     first = kernel.attrs.get("layout") == "nchw"
-    narrow = element < 4
+    narrow = element < WIDE
     gradient = kernel.attrs.get("direction") == "grad_weight"
     depthwise = batch > 1 and batch == kernel.size("in_channels", 1)
     strided = _positions(kernel, "in_size") != _positions(kernel, "out_size")
@@ -197,7 +198,7 @@ def direct_kernel(kernel: Kernel, first: bool, taps: int, strided: bool) -> tupl
 
 def _last(kernel: Kernel, taps: int, strided: bool) -> tuple[float, float, float, float]:
     """The same of cuDNN's direct kernels with channels last."""
-    wide, few = dtype(kernel.work.dtype).bytes_for(1) >= 4, kernel.size("in_channels") <= DIRECT_CHANNELS
+    wide, few = dtype(kernel.work.dtype).bytes_for(1) >= WIDE, kernel.size("in_channels") <= DIRECT_CHANNELS
     if taps == 1 and (strided or (few and not wide)):
         return (LAST_DIRECT_STRIDED if strided else LAST_DIRECT)[0], TORCH_THREADS, 1.0, DIRECT_CYCLES
     skipped = any(target < source - tap + 1 for source, target, tap in _lengths(kernel))
@@ -266,6 +267,7 @@ def gathered(x: Convolution, load: Load, chip: Chip) -> Timing:
     busy = traffic(load, chip, main_again=lost)
     bound = np.maximum(busy["cache"], traffic(load, chip)["main"])
     seconds = chip["conv_latency"] + np.maximum(walk.seconds, bound) + copying
+    narrow = (x.lanes > 0) & (x.element < WIDE)  # energies of such products are those of matrix units
     return Timing(
         np.maximum(seconds, busy["main"]),
         {"matmul": walk.products, **busy},
@@ -273,12 +275,13 @@ def gathered(x: Convolution, load: Load, chip: Chip) -> Timing:
         lost,
         np.maximum(1.0, walk.work / np.maximum(load.matmul, 1.0)),
         1.0 + x.copies + walk.scheduled,
+        np.where(narrow, walk.work / FMA_FLOPS / np.where(narrow, x.lanes, 1.0), 0.0),
     )
 
 
 class Walk(NamedTuple):
-    """A walk through tiles: its seconds, those of its products alone, its FLOPs and the bytes it loads, and whether a
-    kernel before it sets up who takes which tile."""
+    """A walk through tiles: its seconds, those of its products alone, its FLOPs, the bytes that it loads (what is there
+    of its tiles), and whether a kernel before it sets up who takes which tile."""
 
     seconds: Array
     products: Array
@@ -317,7 +320,8 @@ def walked(x: Convolution, load: Load, chip: Chip) -> Walk:
     best = np.argmin(np.where(allowed, launched, np.inf), axis=1)
     at = np.arange(len(best)), best
     work = 2 * tiles * ROWS * COLUMNS * steps * DEPTH
-    return Walk(walk[at], (waves * steps * products)[at], work[at], (tiles * steps * loads)[at], scheduled[at])
+    loaded = b * steps * CUT * DEPTH * element * (m * np.ceil(n / COLUMNS) + n * np.ceil(m / ROWS))
+    return Walk(walk[at], (waves * steps * products)[at], work[at], loaded[at], scheduled[at])
 
 
 def _share(lanes: Array, chip: Chip) -> Array:
@@ -338,7 +342,7 @@ def copied(x: Convolution, load: Load, chip: Chip) -> tuple[Array, Array]:
     source = chip.cache.latency + load.far * (chip.main.latency - chip.cache.latency)
     lost = 2 * x.copied * np.maximum(served, chip.missing(2 * x.copied))
     moving = np.maximum(2 * x.copied / chip.cache_bandwidth, lost / chip.main_bandwidth)
-    return x.copies * 2 * source + moving / np.where(x.element < 4, COPY_SHARE, WIDE_COPY_SHARE), lost
+    return x.copies * 2 * source + moving / np.where(x.element < WIDE, COPY_SHARE, WIDE_COPY_SHARE), lost
 
 
 WAYS: Mapping[int, Callable[[Convolution, Load, Chip], Timing]] = {

@@ -60,6 +60,24 @@ def test_tiles_of_warpgroups_are_for_chips_that_have_them_and_few_taps():
     assert alone.scheduled[0] == 0 and walks[0].scheduled[0] == 1  # many tiles, taken as units become free
 
 
+def test_what_is_not_there_of_a_tile_is_not_loaded():
+    for filters in (8, 64):
+        kernel = convolution(o=filters)
+        walk = conv.walked(row(conv.shape(kernel)), loads(H200, kernel), H200.chip)
+        positions, k = 8 * 56 * 56, 9 * 64
+        few = {k * 2 * (positions + filters * np.ceil(positions / rows)) for rows in (64, 128, 256)}
+        assert float(walk.loaded[0]) in few
+
+
+def test_products_of_16_bits_on_lanes_cost_their_instructions():
+    kernel = convolution(c=3, o=32, layout="nchw")
+    x, load = row(conv.shape(kernel)), loads(H200, kernel)
+    issued = float(np.asarray(conv.gathered(x, load, H200.chip).issued)[0])
+    assert issued >= kernel.work.matmul_flops / 2 / conv.LANE_INDEXING["nchw"]
+    units = convolution(c=64, o=32)
+    assert float(np.asarray(conv.gathered(row(conv.shape(units)), loads(H200, units), H200.chip).issued)[0]) == 0.0
+
+
 def row(x: conv.Convolution) -> conv.Convolution:
     return conv.Convolution(*(np.array([float(value)]) for value in x))
 
