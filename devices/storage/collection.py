@@ -1,11 +1,13 @@
-"""Garbage collection and wear levelling as commands: pages of a victim are read, moved, and the victim is erased."""
+"""Rows as commands, and garbage collection: pages of a victim are read, moved, and the victim is erased."""
 
 from __future__ import annotations
 
 from hwsim.devices.storage.flash import new_tx, submit
 from hwsim.devices.storage.ftl import (
+    advance,
     block_of,
     coldest,
+    collectable,
     ends_block,
     ends_row,
     locate,
@@ -14,7 +16,7 @@ from hwsim.devices.storage.ftl import (
     release,
 )
 from hwsim.devices.storage.state import K, N, State, compiled
-from hwsim.devices.storage.things import Bl, Block, Gr, Kind, Lun, Pl, Row, Source, Tx
+from hwsim.devices.storage.things import Bl, Block, Gr, Kind, Lun, Pl, Row, Rq, Source, Tx
 
 
 @compiled
@@ -25,21 +27,33 @@ def roomy(s: State, group: int) -> bool:
 
 @compiled
 def collect_if_short(s: State, group: int) -> None:
-    """Begin to collect a block of a group that is short of free ones, or later where there is no room for it yet."""
-    if s[group + Gr.FREE] < s[K.GC_START] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT]:
-        if roomy(s, group):
-            collect(s, group)
-        else:
-            s[group + Gr.POSTPONED] += 1
+    """Begin to collect a block of a group that is short of free ones, or later where that cannot be yet."""
+    if s[group + Gr.FREE] < s[K.GC_START] and s[group + Gr.VICTIMS] < s[K.GC_LIMIT] and not collect(s, group):
+        s[group + Gr.POSTPONED] += 1
 
 
 @compiled
-def collect(s: State, group: int) -> None:
-    """Begin to collect a block of a group."""
-    victim = pick_victim(s, group)
-    if victim:
-        s[N.COLLECTIONS] += 1
-        empty(s, victim)
+def collect(s: State, group: int) -> bool:
+    """Begin to collect a block of a group; False where there is no room or none to collect."""
+    victim = pick_victim(s, group) if roomy(s, group) else 0
+    if victim == 0:
+        return False
+    s[N.COLLECTIONS] += 1
+    empty(s, victim)
+    return True
+
+
+@compiled
+def catch_up(s: State, group: int) -> None:
+    """Begin what was postponed, or what a group needs before it takes writes again."""
+    if s[group + Gr.FREE] >= s[K.GC_START]:
+        s[group + Gr.POSTPONED] = 0
+    elif s[group + Gr.VICTIMS] >= s[K.GC_LIMIT]:
+        return
+    elif s[group + Gr.POSTPONED]:
+        s[group + Gr.POSTPONED] -= collect(s, group)
+    elif s[group + Gr.FREE] < s[K.GC_STOP]:
+        collect(s, group)
 
 
 @compiled
@@ -128,12 +142,27 @@ def program_row(s: State, slot: int, filled: int, request: int, source: int, vic
 
 
 @compiled
+def send_row(s: State, group: int, slot: int, filled: int, request: int) -> None:
+    """Queue the program of a row of the host's data."""
+    if not s[K.BUFFERED]:
+        s[request + Rq.LEFT] += 1
+    tx = program_row(s, slot, filled, 0 if s[K.BUFFERED] else request, Source.USER.value, 0)
+    s[tx + Tx.BYTES] = s[group + Gr.ROW_BYTES]
+    s[group + Gr.ROW_BYTES] = 0
+    if not s[K.STATIC]:
+        advance(s)
+
+
+@compiled
 def row_programmed(s: State, tx: int) -> None:
     """Bookkeeping of a finished program."""
     s[N.PROGRAMS] += 1
     s[N.PROGRAMMED_SLOTS] += s[tx + Tx.COUNT]
-    s[block_of(s, s[tx + Tx.SLOT]) + Bl.PENDING] -= 1
     s[s[K.ROWS_AT] + s[tx + Tx.ROW]] &= ~Row.BUFFERED
+    block = block_of(s, s[tx + Tx.SLOT])
+    s[block + Bl.PENDING] -= 1
+    if collectable(s, block) and s[s[block + Bl.GROUP] + Gr.POSTPONED]:
+        catch_up(s, s[block + Bl.GROUP])
 
 
 @compiled
@@ -145,10 +174,4 @@ def erased(s: State, tx: int) -> None:
     s[s[tx + Tx.LUN] + Lun.COLLECTING] -= 1
     release(s, victim)
     level(s, group)
-    if s[group + Gr.VICTIMS] >= s[K.GC_LIMIT] or not roomy(s, group):
-        return
-    if s[group + Gr.POSTPONED]:
-        s[group + Gr.POSTPONED] -= 1
-        collect(s, group)
-    elif s[group + Gr.FREE] < s[K.GC_STOP]:
-        collect(s, group)
+    catch_up(s, group)

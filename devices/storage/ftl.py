@@ -313,7 +313,7 @@ def _settle(s: State, slot: int) -> None:
 @compiled
 def _make_room(s: State, group: int, least: int) -> None:
     """Collect until a group has so many free blocks, or nothing to reclaim."""
-    for _ in range(s[K.BLOCKS]):
+    for _ in range(4 * s[K.BLOCKS]):  # oldest ones may have little to reclaim
         if s[group + Gr.FREE] >= least or not _collect(s, group):
             return
 

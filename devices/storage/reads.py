@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.collection import collect_if_short
+from hwsim.devices.storage.collection import collect_if_short, send_row
 from hwsim.devices.storage.events import serve
 from hwsim.devices.storage.flash import new_tx, submit
 from hwsim.devices.storage.ftl import (
     USER,
+    advance,
     bind,
     block_of,
     ends_block,
@@ -18,8 +19,8 @@ from hwsim.devices.storage.ftl import (
 )
 from hwsim.devices.storage.host import dram_ticks, part_done
 from hwsim.devices.storage.kept import kept
-from hwsim.devices.storage.state import SECTOR, K, N, State, compiled, inlined
-from hwsim.devices.storage.things import Bl, Kind, Row, Rq, Server, Source, Stage, Tx
+from hwsim.devices.storage.state import SECTOR, K, M, N, State, compiled, inlined
+from hwsim.devices.storage.things import Bl, Gr, Kind, Row, Rq, Server, Source, Stage, Tx
 
 
 @compiled
@@ -85,14 +86,27 @@ def first_touch(s: State, lpn: int, start: int, nbytes: int) -> int:
     slot = take_slot(s, group, USER) if group else -1
     if slot < 0:
         return -1
-    if ends_row(s, slot):
-        s[block_of(s, slot) + Bl.PENDING] -= 1
     bind(s, lpn, slot)
+    s[M.BUFFER] += s[K.BUFFERED]
+    if ends_row(s, slot):
+        _end_row(s, group, slot)
     if s[K.PARTIAL]:
         s[s[K.SECTORS_AT] + lpn] = sector_mask(start, nbytes)
     if ends_block(s, slot):
         collect_if_short(s, group)
     return slot
+
+
+@compiled
+def _end_row(s: State, group: int, slot: int) -> None:
+    """A unit that was never written ends a row: it is programmed where others of it were, else nothing happens."""
+    if s[group + Gr.ROW_BYTES]:
+        send_row(s, group, slot, s[K.ROW_SLOTS], 0)
+        return
+    s[block_of(s, slot) + Bl.PENDING] -= 1
+    s[M.BUFFER] -= s[K.ROW_SLOTS] * s[K.BUFFERED]
+    if not s[K.STATIC]:
+        advance(s)
 
 
 @compiled

@@ -31,14 +31,19 @@ from hwsim.devices.storage.state import (
     inlined,
 )
 from hwsim.devices.storage.things import Bl, Ch, Kind, Lun, Op, Pl, Row, Rq, Server, Source, Stage, Sv, Tx
-from hwsim.devices.storage.writes import admit_waiting, trim, write
+from hwsim.devices.storage.writes import admit_waiting, trim, unstick, write
 
 
 @entry
 def run(s: State) -> None:
     """Serve the stream until M.STOP requests are done, or until nothing can go on (M.FAULT says why)."""
     feed(s, s[M.NOW])
-    while s[M.HEAP] and s[M.DONE] < s[M.STOP] and not s[M.FAULT]:
+    while s[M.DONE] < s[M.STOP] and not s[M.FAULT]:
+        if s[M.HEAP] == 0:
+            if not unstick(s):
+                s[M.FAULT] = Fault.STALLED.value
+            kick_all(s, s[M.NOW])
+            continue
         key = next_event(s)
         time, source = s[M.BASE] + (key >> SOURCE_BITS), key & ((1 << SOURCE_BITS) - 1)
         rebase(s, time)
@@ -52,8 +57,6 @@ def run(s: State) -> None:
             item = leave(s, source)
             step(s, item & 255, item >> 8, time)
         kick_all(s, time)
-    if not s[M.FAULT] and s[M.DONE] < s[M.STOP]:
-        s[M.FAULT] = Fault.STALLED.value
 
 
 @compiled

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.collection import collect_if_short, program_row
+from hwsim.devices.storage.collection import collect, collect_if_short, send_row
 from hwsim.devices.storage.events import serve
-from hwsim.devices.storage.ftl import USER, advance, bind, ends_block, ends_row, forget, home, skip_row, take_slot
+from hwsim.devices.storage.ftl import USER, bind, ends_block, ends_row, forget, home, skip_row, take_slot
 from hwsim.devices.storage.host import complete, dram_ticks, part_done
 from hwsim.devices.storage.kept import drop, hot, keep, oldest
 from hwsim.devices.storage.reads import granules, read_page, sector_mask
@@ -157,18 +157,6 @@ def update(s: State, lpn: int, old: int, slot: int, written: int) -> None:
 
 
 @compiled
-def send_row(s: State, group: int, slot: int, filled: int, request: int) -> None:
-    """Queue the program of a row of the host's data."""
-    if not s[K.BUFFERED]:
-        s[request + Rq.LEFT] += 1
-    tx = program_row(s, slot, filled, 0 if s[K.BUFFERED] else request, Source.USER.value, 0)
-    s[tx + Tx.BYTES] = s[group + Gr.ROW_BYTES]
-    s[group + Gr.ROW_BYTES] = 0
-    if not s[K.STATIC]:
-        advance(s)
-
-
-@compiled
 def close_row(s: State, group: int, request: int) -> None:
     """Program a row that is not full; the rest of it stays empty."""
     block, used = s[group + USER], s[group + USER + 1]
@@ -178,6 +166,24 @@ def close_row(s: State, group: int, request: int) -> None:
         if s[group + USER] != block:
             collect_if_short(s, group)
         send_row(s, group, s[block + Bl.SLOT] + used - 1, filled, request)
+
+
+@compiled
+def unstick(s: State) -> bool:
+    """Nothing is under way and writes wait: pad the rows that hold up the write cache, collect what may be by now.
+
+    False where neither is of use.
+    """
+    moved = False
+    if s[M.WAIT_HEAD]:
+        for number in range(s[K.GROUPS]):
+            group = s[K.GROUPS_AT] + number * Gr.SIZE
+            if s[K.BUFFERED] and s[group + USER + 1] % s[K.ROW_SLOTS] != 0:
+                close_row(s, group, 0)
+                moved = True
+            if s[group + Gr.FREE] < s[K.GC_START] and s[group + Gr.VICTIMS] == 0:
+                moved |= collect(s, group)
+    return moved
 
 
 @compiled

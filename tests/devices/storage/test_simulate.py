@@ -309,6 +309,19 @@ class TestWhatEndsARun:
         assert len(outcome.log) == 6000
         assert (groups[:, Gr.VICTIMS] <= np.maximum(groups[:, Gr.FREE], 1)).all()
 
+    @pytest.mark.parametrize(("rw", "underway"), [("randwrite", 65536), ("randrw", 65536), ("rw", 0)])
+    @pytest.mark.parametrize("static", [True, False])
+    def test_rows_that_hold_up_the_write_cache_are_padded(self, rw: str, underway: int, static: bool) -> None:
+        """Half a row in each of 16 groups is more than may be on its way; reads of what was never written add to it."""
+        drive = small(
+            dies=2, planes=2, bits=3, one_shot=True, pages=24, reads=(5e-5,), static=static, mapping_unit=2048,
+            cache=Cache(2**20, 1e9, 1e-7, underway), mechanics=Mechanics(unwritten_reads=True),
+        )  # fmt: skip
+        outcome = simulate(drive, Load(rw, 4096, 8, number_ios=3000, precondition="none"))  # type: ignore[arg-type]
+        assert len(outcome.log) == 3000
+        open_rows = table(outcome.state, K.GROUPS_AT, Gr.SIZE, int(outcome.state[K.GROUPS]))[:, Gr.USER_USED]
+        assert outcome.state[M.BUFFER] >= (open_rows % outcome.state[K.ROW_SLOTS]).sum()
+
     @pytest.mark.parametrize("precondition", ["none", "fill", "steady"])
     @pytest.mark.parametrize(
         "change",
