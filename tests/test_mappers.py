@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from toys import mlp, mlps, toy_device
 
+from hwsim.device import load_device
 from hwsim.fold import unfold
 from hwsim.graph import Graph, Kind, Op, Role, Tensor
 from hwsim.mapper import Launch, Policy
@@ -130,3 +131,13 @@ def test_a_state_read_before_it_is_updated_is_read(device):
     graph = Graph("g", {**graph.tensors, "state": state}, graph.ops)
     (kernel,) = Fused().schedule(graph, device, Policy()).kernels
     assert (kernel.read_bytes, kernel.write_bytes) == (2 * 256, 256)
+
+
+@pytest.mark.parametrize("mapper", MAPPERS, ids=lambda mapper: mapper.name)
+@pytest.mark.parametrize("name", ["nvidia-h200", "amd-epyc-7742", "sn40l"])
+def test_a_batch_of_none_takes_launches_and_moves_nothing(mapper, name):
+    """Formulas of matrix products are for sizes above zero; a runtime returns at once."""
+    device = load_device(name)
+    schedule = mapper.schedule(mlp(rows=0), device, Policy())
+    assert total(schedule, lambda k: k.work.nbytes) == 0
+    assert 0 <= total(schedule, lambda k: device.estimate(k).seconds) < 1e-4

@@ -43,6 +43,8 @@ class Dims:
         names = {name for name, _ in (*every, *_unnamed_dims(self.inputs))}
         for name in given:
             if name not in names | self._elements:
+                if not names | self._elements:
+                    raise GraphError(f"all sizes are fixed: there is no '{name}' to give")
                 raise UnknownNameError("dimension", name, names | self._elements)
         _check_sizes({name: size for name, size in given.items() if name not in self._elements})
         self._given = given
@@ -55,7 +57,7 @@ class Dims:
                 free.setdefault(name, []).append(tensor)
         if free:
             listed = "; ".join(f"{name} (of {', '.join(dict.fromkeys(tensors))})" for name, tensors in free.items())
-            raise GraphError(f"sizes without a value: {listed}; give them with dims={{'{next(iter(free))}': ...}}")
+            raise GraphError(f"sizes without a value: {listed}; {_how_to_give(next(iter(free)))}")
 
     def value(self, name: str) -> int | None:
         """The value of a size: given, or computed from given ones."""
@@ -126,6 +128,11 @@ def _unnamed_dims(values: Iterable[ValueInfoProto]) -> Iterator[tuple[str, str]]
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.WhichOneof("value") is None:
                 yield f"{value.name}.{axis}", value.name
+
+
+def _how_to_give(name: str) -> str:
+    """How users give a size a value."""
+    return f"give them values, as --dim '{name}=8' or in Python dims={{'{name}': 8}}"
 
 
 def _elements(value: ValueInfoProto, given: Mapping[str, int]) -> list[str]:

@@ -186,7 +186,7 @@ class Node:
             raise UnsupportedOpError(
                 f"{self.where} needs the shape of '{name}', which {origin} leaves unknown: "
                 "state it in the file (value_info), give the elements of an integer input that decides it as "
-                "dims={'input[0]': ...}, or replace that node"
+                "--dim 'input[0]=8' (in Python dims={'input[0]': 8}), or replace that node"
             )
         return shape
 

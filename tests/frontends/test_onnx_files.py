@@ -81,6 +81,12 @@ def test_a_wrong_name_gets_the_nearest(linear: Path) -> None:
         hwsim.load_onnx(linear, {**SIZES, "bacth": 2})
 
 
+def test_a_file_without_free_sizes_says_so(tmp_path: Path) -> None:
+    path = saved(tmp_path / "n.onnx", [helper.make_node("Relu", ["x"], ["y"])], [info("x", [2, 3])], [info("y", None)])
+    with pytest.raises(GraphError, match="all sizes are fixed: there is no 'batch' to give"):
+        hwsim.load_onnx(path, {"batch": 2})
+
+
 @pytest.mark.parametrize("size", [0, -1, 2**41, 2.5, True, "8"])
 def test_impossible_sizes_are_refused(linear: Path, size: object) -> None:
     with pytest.raises(GraphError, match=r"dims\.batch: got .*, expected an integer from 1 to 2\*\*40"):
