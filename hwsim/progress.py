@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
+from math import inf
+from threading import RLock, Timer
 from time import monotonic
 from typing import Any
 
@@ -12,19 +14,30 @@ PLAIN_S = 5.0  # between two lines of progress where there is no terminal
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """How far one command has come: a bar on a terminal, elsewhere a line now and then."""
+    """How far one command has come: a bar on a terminal, elsewhere a line now and then.
+
+    Also where the first part takes long, such as code that is compiled on its first use.
+    """
 
     def __init__(self, what: str = "simulating") -> None:
         self._what = what
         self._next = monotonic() + PATIENCE_S
         self._bar: Any = None
+        self._lock = RLock()
+        self._timer = Timer(PATIENCE_S, self.done, (0.0, ""))
+        self._timer.daemon = True
+        self._timer.start()
 
     def done(self, part: float, doing: str = "") -> None:
         """Show the ``part`` that is done, from 0 to 1, and what is being done."""
         text = f"{self._what} {doing}".strip()
+        with self._lock:
+            self._show(text, part)
+
+    def _show(self, text: str, part: float) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=part, description=text)
-        elif monotonic() > self._next and part < 1:
+        elif monotonic() >= self._next and part < 1:
             self._next = monotonic() + PLAIN_S
             if sys.stderr.isatty():
                 self._start(text, part)
@@ -40,5 +53,8 @@ class Progress(AbstractContextManager["Progress"]):
         self._task = self._bar.add_task(text, total=1.0, completed=part)
 
     def __exit__(self, *failure: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._timer.cancel()
+        with self._lock:
+            self._next = inf
+            if self._bar is not None:
+                self._bar.stop()
