@@ -1,16 +1,17 @@
 """The optional third level of a device model: a learned correction of what the physics leaves over.
 
-Gradient-boosted trees learn ln(measured / predicted) of a family of kernels in one state from the same rows that the
-constants were fitted to. A kernel beyond the range of those rows in any feature keeps its physical time, and so do
-kernels of a card with what-if figures.
+Trees learn ln(measured / predicted) of a family of kernels in one state from the same rows that the constants were
+fitted to, as far as held-out rows of these say that it helps (`hwsim.residual_learning`). Ratios stay within those that
+were seen; a kernel beyond the range of the rows in any size, or of a kind, layout or format that they lack, keeps its
+physical time, and so do kernels of a card with what-if figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import log
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +19,13 @@ import numpy.typing as npt
 from hwsim.card import Card
 from hwsim.cost import Cost
 from hwsim.device import Device, Replay, Tags, estimate_all, timed
-from hwsim.dtypes import dtype
 from hwsim.errors import InputError
 from hwsim.kernel_family import kernel_family
 from hwsim.mapper import Kernel
 from hwsim.measured_kernels import MeasuredKernels, measured_kernels
 from hwsim.measurements import Measurements, split_rows
-
-if TYPE_CHECKING:
-    from sklearn.ensemble import HistGradientBoostingRegressor
+from hwsim.residual_features import Columns, Features, features, shape_key
+from hwsim.residual_learning import Blend, learn
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Key: TypeAlias = tuple[str, bool]
@@ -35,22 +34,45 @@ LEAST_ROWS = 50  # below which a family in one state is not learned
 WHAT_IF = "what-if"  # the source of figures that a user has changed
 
 
+@dataclass
+class _Rows:
+    """What is known of the rows of one family in one state: kernels, their physical costs, ln(measured / predicted)."""
+
+    kernels: list[Kernel] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    logs: list[float] = field(default_factory=list)
+
+    def learned(self, units: float) -> _Learned | None:
+        """What they teach, if anything."""
+        seen = features(self.kernels, self.costs, units)
+        names = tuple(sorted(seen.columns))
+        blend = learn(_table(seen, names), np.array(self.logs), list(map(shape_key, self.kernels)))
+        if blend is None:
+            return None
+        ranges = {name: (float(column.min()), float(column.max())) for name, column in _limits(seen).items()}
+        return _Learned(names, ranges, units, blend)
+
+
 @dataclass(frozen=True)
 class _Learned:
-    """The correction of one family in one state, with its features' names and the range that it has seen."""
+    """The correction of one family in one state on a device with so many ``units``, with its features' names and the
+    ranges of sizes and words that it has seen."""
 
     names: tuple[str, ...]
-    low: Array
-    high: Array
-    trees: HistGradientBoostingRegressor
+    seen: Mapping[str, tuple[float, float]]
+    units: float
+    blend: Blend
 
-    def ratios(self, features: Sequence[Mapping[str, float]]) -> Array:
-        """Measured over predicted; 1 outside the range."""
-        table = _table(features, self.names)
-        ratios: Array = np.exp(self.trees.predict(table))
-        inside = np.all((table >= self.low) & (table <= self.high), axis=1)
-        known = np.array([set(row) <= set(self.names) for row in features])
-        return np.where(inside & known, ratios, 1.0)
+    def ratios(self, kernels: Sequence[Kernel], costs: Sequence[Cost]) -> Array:
+        """Measured over predicted; 1 outside the ranges, and for words and sizes that were not seen."""
+        told = features(kernels, costs, self.units)
+        limited = _limits(told)
+        known = np.ones(len(kernels), bool)
+        for name in {*self.seen, *limited}:
+            low, high = self.seen.get(name, (0.0, 0.0))
+            column = limited.get(name, 0.0)
+            known &= (low <= column) & (column <= high)
+        return np.where(known, np.exp(self.blend.logs(_table(told, self.names))), 1.0)
 
 
 @dataclass(frozen=True)
@@ -63,18 +85,21 @@ class Residual:
     def train(cls, device: Device, files: Sequence[Measurements]) -> Residual:
         """Learn from the rows of ``files`` that the device's calibration was fitted to; all rows of other files,
         which are then no test of what was learned."""
-        gathered: dict[Key, tuple[list[dict[str, float]], list[float]]] = {}
+        gathered: dict[Key, _Rows] = {}
         for file in files:
             parts = device.card.calibration.parts.get(file.name) if device.card.calibration else None
             rows = split_rows(file.rows, parts)[0] if parts else file.rows
             for kernels in measured_kernels(rows, device):
                 costs = estimate_all(kernels.on(device), kernels.kernels)
-                features, logs = gathered.setdefault((kernels.family, kernels.replay is not None), ([], []))
+                known = gathered.setdefault((kernels.family, kernels.replay is not None), _Rows())
                 for kernel, cost, measured in zip(kernels.kernels, costs, kernels.measured("seconds"), strict=True):
                     if measured is not None:
-                        features.append(_features(kernel, cost))
-                        logs.append(log(measured / cost.seconds))
-        return cls({key: _learn(*rows) for key, rows in gathered.items() if len(rows[1]) >= LEAST_ROWS})
+                        known.kernels.append(kernel)
+                        known.costs.append(cost)
+                        known.logs.append(log(measured / cost.seconds))
+        units = device.card.units
+        learned = {key: rows.learned(units) for key, rows in gathered.items() if len(rows.logs) >= LEAST_ROWS}
+        return cls({key: known for key, known in learned.items() if known is not None})
 
     def ratios(self, kernels: MeasuredKernels, costs: Sequence[Cost]) -> Array:
         """Measured over predicted, as learned, for kernels whose physical ``costs`` are given."""
@@ -85,7 +110,7 @@ class Residual:
         learned = self.learned.get((family, warm))
         if learned is None:
             return np.ones(len(kernels))
-        return learned.ratios([_features(kernel, cost) for kernel, cost in zip(kernels, costs, strict=True)])
+        return learned.ratios(kernels, costs)
 
 
 class Corrected:
@@ -131,42 +156,13 @@ class Corrected:
         return self.device.host_seconds(kernel)
 
 
-def _features(kernel: Kernel, cost: Cost) -> dict[str, float]:
-    """What the trees see of a kernel: logarithms of its sizes, work and predicted times; its format; its flags."""
-    work = kernel.work
-    row = {
-        "seconds": log(cost.seconds),
-        "bits": float(dtype(work.dtype).bits),
-        "flops": log(1.0 + work.flops),
-        "read": log(1.0 + kernel.read_bytes),
-        "written": log(1.0 + kernel.write_bytes),
-    }
-    for name, value in kernel.attrs.items():
-        if isinstance(value, bool | int):
-            row[f"size {name}"] = float(value) if isinstance(value, bool) else log(1.0 + abs(value))
-    return row | {f"busy {name}": seconds / cost.seconds for name, seconds in cost.busy.items()}
+def _limits(of: Features) -> Columns:
+    """What must be in the range of the rows that were learned from."""
+    return of.sizes | of.words
 
 
-def _learn(features: Sequence[Mapping[str, float]], logs: Sequence[float]) -> _Learned:
-    try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        raise InputError("a learned correction needs scikit-learn: pip install 'hwsim[fit]'") from None
-    names = tuple(sorted({name for row in features for name in row}))
-    table = _table(features, names)
-    trees = HistGradientBoostingRegressor(
-        loss="squared_error",
-        max_iter=400,
-        learning_rate=0.05,
-        min_samples_leaf=8,
-        l2_regularization=1.0,
-        random_state=0,
-    )
-    with threadpool_limits(1):  # a few hundred rows: threads would only wait for each other
-        trees.fit(table, np.clip(logs, -1.0, 1.0))
-    return _Learned(names, table.min(axis=0), table.max(axis=0), trees)
-
-
-def _table(features: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
-    return np.array([[row.get(name, 0.0) for name in names] for row in features], dtype=float)
+def _table(of: Features, names: Sequence[str]) -> Array:
+    """The features of ``names``, one column each; 0 where the kernels have none."""
+    columns = of.columns
+    rows = len(of.sizes["seconds"])
+    return np.column_stack([columns.get(name, np.zeros(rows)) for name in names])
