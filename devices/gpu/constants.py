@@ -71,7 +71,9 @@ CONSTANTS: Mapping[str, Constant] = {
     "attention_share": Constant("1", 1.0, 0.3, 1.0, "sustained share of the matrix units' rate inside attention"),
     "attention_style": Constant("1", 0.05, 0.001, 1.0, "attention like cuDNN's (0) or FlashAttention's (1)"),
     "attention_latency": Constant("s", 7e-7, 1e-8, 1e-5, "an attention block's set-up and write-back"),
-    "conv_share": Constant("1", 1.0, 0.2, 1.0, "share of a unit's port that operands gathered tap by tap reach"),
+    "conv_share": Constant(
+        "1", 0.48, 0.2, 1.0, "share of a unit's port that operands reach which warps gather tap by tap", Told.FAMILY
+    ),
     "conv_latency": Constant(
         "s", 1.6e-6, 1e-8, 1e-5, "a gathering convolution's first step and its last store", Told.FAMILY
     ),
