@@ -348,6 +348,22 @@ def _matmul_accesses(op: Op, operands: Operands) -> list[Access]:
     ]
 
 
+def _conv_accesses(op: Op, operands: Operands) -> list[Access]:
+    """Of a forward convolution's input, the rows that some tap meets and, where the channels of a position lie together
+    (``layout``), of these the positions: a stride longer than the kernel leaves others out."""
+    accesses = _plain_accesses(op, operands)
+    lengths = zip(*(op.sizes(name) for name in ("in_size", "out_size", "kernel")), strict=True)
+    met = [min(1.0, target * tap / source) for source, target, tap in lengths if source]
+    first = op.attrs.get("layout") == "nchw"
+    share = prod(met[:-1] if first else met)
+    if share == 1.0 or op.flag("transposed") or op.attrs.get("direction", "forward") != "forward":
+        return accesses
+    run = op.sizes("in_size")[-1] if first else op.sizes("kernel")[-1] * op.size("in_channels")
+    granule = dtype(operands.tensors[op.inputs[0]].dtype).bytes_for(run)
+    met_alone = replace(accesses[0], nbytes=share * accesses[0].nbytes, pattern=Pattern.STRIDED, granule=granule)
+    return [met_alone, *accesses[1:]]
+
+
 def _copy_accesses(op: Op, operands: Operands) -> list[Access]:
     """Where the order changes, reads come in runs of ``run`` elements (absent: long ones)."""
     accesses = _plain_accesses(op, operands)
@@ -387,6 +403,7 @@ _EXCEPTIONS: dict[Kind, Callable[[Op, Operands], Iterable[Access]]] = {
     Kind.GATHER: _gather_accesses,
     Kind.SCATTER: _scatter_accesses,
     Kind.MATMUL: _matmul_accesses,
+    Kind.CONV: _conv_accesses,
     Kind.COPY: _copy_accesses,
     Kind.VIEW: _no_accesses,
     **dict.fromkeys((Kind.WRITE, Kind.FILL, Kind.RANDOM), _write_accesses),

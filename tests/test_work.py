@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwsim.errors import GraphError
 from hwsim.graph import Graph, Kind, Op, Role, Tensor
@@ -45,6 +47,25 @@ def test_grouped_matmul_reads_the_experts_it_touches():
         {"batch": 1, "m": 2, "n": 16, "k": 16, "experts": 4},
     )
     assert found.bytes_of_role(W) == pytest.approx(1.75 * 16 * 16 * 2)
+
+
+@settings(deadline=None)
+@given(st.tuples(*[st.integers(1, 40)] * 2), st.integers(1, 3), st.integers(1, 5), st.sampled_from(["nhwc", "nchw"]))
+def test_a_convolution_reads_what_its_taps_meet(size, kernel, stride, layout):
+    """Place by place; channels first, whole rows."""
+    size = tuple(max(kernel, length) for length in size)
+    out = tuple((length - kernel) // stride + 1 for length in size)
+    met = [{start * stride + tap for start in range(count) for tap in range(kernel)} for count in out]
+    sizes = {"batch": 2, "in_channels": 3, "out_channels": 5, "groups": 1, "transposed": False, "layout": layout}
+    operands = [("x", (2, 3, *size), "bf16", A), ("w", (5, 3, kernel, kernel), "bf16", W)]
+    spaces = {"in_size": size, "out_size": out, "kernel": (kernel, kernel)}
+    found = work(Kind.CONV, operands, [("y", (2, 5, *out), "bf16", A)], {**sizes, **spaces, "direction": "forward"})
+    width = size[1] if layout == "nchw" else len(met[1])
+    read = 2 * 2 * 3 * len(met[0]) * width
+    whole = 2 * 2 * 3 * size[0] * size[1]
+    if stride > kernel:
+        assert found.bytes_of_role(A) - 2 * 2 * 5 * out[0] * out[1] == pytest.approx(read)
+    assert read - 1e-6 <= found.bytes_of_role(A) - 2 * 2 * 5 * out[0] * out[1] <= whole + 1e-6
 
 
 def test_attention_counts_the_full_square_and_its_backward_five_products():
