@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import log, sin
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from hwsim import residual_learning
 from hwsim.cost import Cost
 from hwsim.device import Device, Replay, estimate_all, load_device, timed
 from hwsim.kernel_spec import spec_kernel
@@ -14,6 +18,14 @@ from hwsim.measurements import Measurement, Measurements, split_rows
 from hwsim.residual import Residual
 from hwsim.residual_features import Features, features, shape_key
 from hwsim.residual_learning import chosen, learn
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_rounds() -> Iterator[None]:
+    """A quarter of the rounds of boosting, which are enough for hundreds of rows and take a quarter of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(residual_learning, "ROUNDS", residual_learning.ROUNDS // 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +83,20 @@ def test_sizes_beyond_the_rows_and_formats_that_they_lack_keep_their_time(device
     found = ratios(learned, device, [inside, *others])
     assert found[0] != 1.0
     assert found[1:].tolist() == [1.0] * len(others)
+
+
+@given(sizes=st.lists(st.tuples(*[st.integers(1, 20_000)] * 3), min_size=1, max_size=50))
+@settings(max_examples=15, deadline=None)
+def test_no_product_is_corrected_by_more_than_was_seen_or_beyond_the_sizes_seen(
+    device: Device, learned: Residual, sizes: list[tuple[int, int, int]]
+) -> None:
+    rows = specs(300)
+    seen = np.array([[spec[name] for name in "mnk"] for spec in rows])
+    asked = [dict(zip("mnk", size, strict=True)) | {"op": "matmul", "batch": 1, "dtype": "bf16"} for size in sizes]
+    truth, found = distortion(rows), ratios(learned, device, asked)
+    assert np.all((min(1.0, truth.min()) <= found) & (found <= max(1.0, truth.max())))
+    beyond = np.any((np.array(sizes) < seen.min(axis=0)) | (np.array(sizes) > seen.max(axis=0)), axis=1)
+    assert np.all(found[beyond] == 1.0)
 
 
 def test_the_same_rows_teach_the_same(device: Device, learned: Residual) -> None:
