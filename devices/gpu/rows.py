@@ -121,7 +121,7 @@ def norm(kernel: Kernel) -> Blocks:
 
 
 def _rough_norm(kernel: Kernel) -> Blocks:
-    """Rows that are no whole vectors: a kernel for the moments, then one for the result."""
+    """Rows that are no whole vectors: a kernel for the moments of all, then one for the result reads them again."""
     rows, cols, width = sizes(kernel)
     steps = ceil(cols / MOMENT_THREADS)
     return grid(
@@ -134,7 +134,7 @@ def _rough_norm(kernel: Kernel) -> Blocks:
         shared_waits=2.0 * steps,
         cycles=2 * MEETING + steps * MOMENTS_CYCLES,
         again=rows * cols * width,
-        held=2 * cols * width,
+        kept=2 * rows * cols * width,
         launches=2.0,
     )
 
