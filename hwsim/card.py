@@ -148,12 +148,17 @@ class Calibrated:
         return f"constants and intervals of {self.name}, a card of the same generation: this one is not calibrated"
 
     def spread(self, family: str, state: str) -> Spread | None:
-        """The spread of a family in ``state``, else in any of its states, else of any family; None without any."""
+        """The spread of a family in ``state``, else in any of its states, else of any family, with the origins of both
+        its bounds; None without any."""
         found = self.spreads.get(family, {})
         if state in found:
             return found[state]
         told = [*found.values()] or [spread for states in self.spreads.values() for spread in states.values()]
-        return Spread(min(one.low for one in told), max(one.high for one in told)) if told else None
+        if not told:
+            return None
+        low, high = min(told, key=lambda one: one.low), max(told, key=lambda one: one.high)
+        origins = dict.fromkeys(one.origin for one in (low, high) if one.origin)
+        return Spread(low.low, high.high, ", ".join(origins))
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,24 @@ def spread_bounds(units: Sequence[Array]) -> tuple[float, float]:
 
     count, held, sizes = len(units), 1 - 2 * TAIL, [len(unit) for unit in units]
     logs = np.log(np.concatenate(units))
+    shares = np.repeat(1 / np.array(sizes), sizes)  # of a unit
     beyond = brentq(lambda i: beta.cdf(held, count + 1 - 2 * i, 2 * i) - (1 - CONFIDENCE), 1e-3, count / 4)
-    low, high = np.quantile(logs, (beyond / (count + 1), 1 - beyond / (count + 1)), method="weibull")
-    if beyond < 1:
-        weights = np.repeat(1 / (count * np.array(sizes)), sizes)
-        mean = float(weights @ logs)
-        variance = float(weights @ (logs - mean) ** 2) * count / (count - 1)
+    if beyond >= 1:
+        low, high = _smallest(logs, shares, beyond), -_smallest(-logs, shares, beyond)
+    else:
+        mean = float(shares @ logs) / count
+        variance = float(shares @ (logs - mean) ** 2) / (count - 1)
         factor = np.sqrt((count - 1) * (1 + 1 / count) / chi2.ppf(1 - CONFIDENCE, count - 1))
         margin = norm.ppf(1 - TAIL) * factor * np.sqrt(variance)
         low, high = min(logs.min(), mean - margin), max(logs.max(), mean + margin)
     return float(np.exp(low)), float(np.exp(high))
+
+
+def _smallest(values: Array, shares: Array, rank: float) -> float:
+    """The ``rank``-th smallest of ``values``, each of which counts as its share; between two of them where the shares
+    of none add up to it."""
+    order = np.argsort(values)
+    return float(np.interp(rank, np.cumsum(shares[order]), values[order]))
 
 
 def _gathered(found: Iterable[Ratios]) -> dict[tuple[str, str], list[Array]]:

@@ -56,6 +56,27 @@ def test_runs_of_one_network_count_once():
     assert np.mean(held[False]) < 0.6
 
 
+@pytest.mark.parametrize("count", [8, 40, 60])
+def test_a_network_with_many_runs_counts_as_others_do(count):
+    """One was run 200 times, the others once."""
+    draw, own, noise = np.random.default_rng(count), 0.2, 0.02
+    held = []
+    for _ in range(300):
+        runs = [np.exp(draw.normal(draw.normal(0.0, own), noise, size)) for size in (200, *[1] * (count - 1))]
+        low, high = np.log(spread_bounds(runs))
+        held.append(np.diff(norm.cdf((low, high), scale=np.hypot(own, noise)))[0] >= 0.9)
+    assert 0.86 < np.mean(held) < 0.97
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=40, max_size=80), st.integers(2, 50))
+def test_what_a_unit_repeats_moves_no_bound_beyond_the_next_unit(ratios, times):
+    once = spread_bounds([np.array([ratio]) for ratio in ratios])
+    repeated = spread_bounds([np.repeat(ratio, 1 + i % 3 * times) for i, ratio in enumerate(ratios)])
+    for bound, moved, order in zip(once, repeated, (1, -1), strict=True):
+        inwards = [order * ratio for ratio in ratios if order * ratio > order * bound * (1 + order * 1e-9)]
+        assert order * bound * (1 - order * 1e-9) <= order * moved <= min(inwards, default=np.inf) * (1 + order * 1e-9)
+
+
 def test_too_few_tell_nothing_and_take_another_devices_spread():
     few = [("matmul", "warm", [np.ones(5)] * (FEW_UNITS - 1))]
     many = [("copy", "warm", list(np.geomspace(0.9, 1.1, 50)[:, None]))]
@@ -81,10 +102,18 @@ def test_what_nobody_measured_is_as_uncertain_as_the_least_sure():
     assert Calibrated("c", True, {}).spread("scan", "cold") is None
 
 
-def calibrated_cards():
-    """All but this machine, which would have to be measured."""
-    devices = {name: load_device(name) for name in card_names() if name != "cpu-local"}
-    return [name for name, device in devices.items() if device.card.calibration]
+def test_bounds_of_another_card_say_so_whatever_they_stand_for():
+    known = Calibrated("c", True, {"matmul": {"warm": Spread(0.8, 1.2)}, "scan": {"cold": Spread(0.5, 1.1, "other")}})
+    assert known.spread("nothing", "cold") == Spread(0.5, 1.2, "other")
+    assert known.spread("scan", "warm") == Spread(0.5, 1.1, "other")
+    assert known.spread("matmul", "cold").origin == ""
+    h200 = load_device("nvidia-h200").card.calibration
+    host = h200.spread("end to end", "host")
+    assert host.origin == "nvidia-h100-sxm" and host.origin in h200.spread("nothing", "cold").origin
+
+
+TURING = "nvidia-t4"  # a generation that nobody measured
+CALIBRATED = [name for name in card_names() if name.startswith("nvidia-") and name != TURING]
 
 
 @cache
@@ -102,7 +131,7 @@ def kinds_for(device):
     ]
 
 
-@pytest.mark.parametrize("name", calibrated_cards())
+@pytest.mark.parametrize("name", CALIBRATED)
 @pytest.mark.parametrize("state", list(Cache))
 def test_every_estimate_of_every_family_has_an_interval(name, state):
     device = load_device(name)
@@ -124,7 +153,7 @@ def test_constants_of_another_gpu_bring_its_spread_along():
             assert ours.spread(family, state) == Spread(spread.low, spread.high, "nvidia-h100-sxm")
 
 
-@pytest.mark.parametrize("name", calibrated_cards())
+@pytest.mark.parametrize("name", CALIBRATED)
 @pytest.mark.parametrize("mapper", ["recorded", "eager", "fused"])
 def test_every_whole_model_has_an_interval(name, mapper):
     result = estimate("llama-3.2-1b", name, mapper=mapper, prompt=128)
