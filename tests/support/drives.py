@@ -1,14 +1,21 @@
-"""Small drives for tests."""
+"""Small drives for tests, and what is read from their runs."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from hwsim.devices.storage.card import load_drive
 from hwsim.devices.storage.drive import Cache, Drive
+from hwsim.devices.storage.simulate import Outcome
+from hwsim.devices.storage.state import Ints, K
 
+CALM = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 UNCACHED = Cache(0, 0.0, 0.0, 0)
+CACHED = Cache(2**20, 1e9, 1e-7, 0)
+SPACE = 2**19
 
 
 def small(**changes: Any) -> Drive:
@@ -39,3 +46,12 @@ def small(**changes: Any) -> Drive:
             part = next(part for part in ("nand", "ftl") if hasattr(getattr(made, part), name))
             made = replace(made, **{part: replace(getattr(made, part), **{name: value})})
     return made
+
+
+def rate(outcome: Outcome) -> float:
+    """Requests per second over the whole run."""
+    return len(outcome.log) / outcome.seconds
+
+
+def table(state: Ints, at: K, size: int, count: int) -> Ints:
+    return state[state[at] :][: count * size].reshape(count, size)

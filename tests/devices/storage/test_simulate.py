@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drives import small
-from hypothesis import HealthCheck, given, settings
+from drives import CACHED, CALM, SPACE, rate, small, table
+from hypothesis import given
 from hypothesis import strategies as st
 from slow_drive import Request, SlowDrive
 
-from hwsim.devices.storage.analytic import analyse
 from hwsim.devices.storage.build import Span, build
 from hwsim.devices.storage.card import load_drive
 from hwsim.devices.storage.drive import Cache, Drive, Mechanics, Nvme
@@ -25,24 +24,11 @@ from hwsim.devices.storage.events import next_event, schedule
 from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.report import report
 from hwsim.devices.storage.simulate import Outcome, prepare, simulate, spanned
-from hwsim.devices.storage.state import SOURCE_BITS, TICKS, Ints, K, M, N, words
+from hwsim.devices.storage.state import SOURCE_BITS, TICKS, K, M, N, words
 from hwsim.devices.storage.things import Bl, Block, Ch, Gr, Log, Op, Pl
 from hwsim.devices.storage.trace import Trace
-from hwsim.errors import CheckFailed, InputError
 
-CALM = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-CACHED = Cache(2**20, 1e9, 1e-7, 0)
-SPACE = 2**19
 SUPPORT = Path(__file__).parents[2] / "support"
-
-
-def rate(outcome: Outcome) -> float:
-    """Requests per second over the whole run."""
-    return len(outcome.log) / outcome.seconds
-
-
-def table(state: Ints, at: K, size: int, count: int) -> Ints:
-    return state[state[at] :][: count * size].reshape(count, size)
 
 
 class TestEqualToASlowOne:
@@ -276,105 +262,6 @@ class TestLaws:
             erases = blocks[:, Bl.ERASES].reshape(groups, -1)
             spreads.append(float((erases.max(axis=1) - erases.min(axis=1)).mean()))
         assert spreads[1] < 0.6 * spreads[0]
-
-
-class TestWhatEndsARun:
-    def test_a_drive_wears_out(self) -> None:
-        with pytest.raises(CheckFailed, match="worn out after"):
-            simulate(small(endurance=3.0), Load("randwrite", 4096, 4, number_ios=50_000))
-
-    def test_a_drive_without_spare_blocks_is_full(self) -> None:
-        with pytest.raises(CheckFailed, match=r"is full after .* over-provisioning of 0.0%"):
-            simulate(small(over_provisioning=0.0), Load("randwrite", 4096, 4, number_ios=50_000))
-
-    @CALM
-    @given(
-        reserve=st.integers(0, 8),
-        victims=st.integers(1, 10),
-        start=st.sampled_from([0.0, 0.1, 0.3]),
-        static=st.booleans(),
-        policy=st.sampled_from(["greedy", "random-greedy", "cost-benefit", "fifo"]),
-        first=st.booleans(),
-        depth=st.integers(1, 32),
-    )
-    def test_collection_never_takes_the_blocks_that_it_needs(
-        self, reserve: int, victims: int, start: float, static: bool, policy: str, first: bool, depth: int
-    ) -> None:
-        """Spare blocks beyond those that are kept: writes never end, however many blocks are emptied at once."""
-        how = {"reserve": reserve, "victims": victims, "start": start, "static": static, "policy": policy}
-        mechanics = Mechanics(collection_first=first)
-        drive = small(blocks=48, over_provisioning=0.4, cache=CACHED, mechanics=mechanics, **how)
-        outcome = simulate(drive, Load("randwrite", 4096, depth, number_ios=6000, precondition="steady"))
-        groups = table(outcome.state, K.GROUPS_AT, Gr.SIZE, int(outcome.state[K.GROUPS]))
-        assert len(outcome.log) == 6000
-        assert (groups[:, Gr.VICTIMS] <= np.maximum(groups[:, Gr.FREE], 1)).all()
-
-    @pytest.mark.parametrize(("rw", "underway"), [("randwrite", 65536), ("randrw", 65536), ("rw", 0)])
-    @pytest.mark.parametrize("static", [True, False])
-    def test_rows_that_hold_up_the_write_cache_are_padded(self, rw: str, underway: int, static: bool) -> None:
-        """Half a row in each of 16 groups is more than may be on its way; reads of what was never written add to it."""
-        drive = small(
-            dies=2, planes=2, bits=3, one_shot=True, pages=24, reads=(5e-5,), static=static, mapping_unit=2048,
-            cache=Cache(2**20, 1e9, 1e-7, underway), mechanics=Mechanics(unwritten_reads=True),
-        )  # fmt: skip
-        outcome = simulate(drive, Load(rw, 4096, 8, number_ios=3000, precondition="none"))  # type: ignore[arg-type]
-        assert len(outcome.log) == 3000
-        open_rows = table(outcome.state, K.GROUPS_AT, Gr.SIZE, int(outcome.state[K.GROUPS]))[:, Gr.USER_USED]
-        assert outcome.state[M.BUFFER] >= (open_rows % outcome.state[K.ROW_SLOTS]).sum()
-
-    @pytest.mark.parametrize("precondition", ["none", "fill", "steady"])
-    @pytest.mark.parametrize(
-        "change",
-        [
-            {"blocks": 1},
-            {"blocks": 3},
-            {"pages": 1},
-            {"over_provisioning": 0.0},
-            {"over_provisioning": 0.999},
-            {"reserve": 2000},
-            {"start": 1.0},
-            {"endurance": 1.0},
-            {"endurance": 2.0},
-            {"retry_rate": 0.5, "retry": 1.0, "uncorrectable_rate": 0.5},
-            {"erase": 0.0},
-            {"levelling": 1},
-            {"channels": 62},
-        ],
-        ids=str,
-    )
-    def test_nasty_drives_end_with_an_answer_or_a_sentence(self, change: dict[str, float], precondition: str) -> None:
-        load = Load("randrw", 4096, 16, number_ios=3000, precondition=precondition)  # type: ignore[arg-type]
-        drive = small(**change)
-        try:
-            found = report(simulate(drive, load), load, analyse(drive, load))
-        except (CheckFailed, InputError) as error:
-            assert "\n" not in str(error)
-            assert any(word in str(error) for word in ("is full", "is worn out", "larger than"))
-        else:
-            assert 0 < found["iops"] < np.inf and 0 < found["analytic"]["iops"] < np.inf
-
-    def test_pages_that_cannot_be_read_are_errors_of_their_requests(self) -> None:
-        drive = small(uncorrectable_rate=0.01, retry_rate=0.1, retry=100e-6)
-        outcome = simulate(drive, Load("randread", 4096, 8, number_ios=20_000, size=SPACE))
-        failed = int((outcome.log[:, Log.OP] >> 8 > 0).sum())
-        assert failed == outcome.count(N.UNCORRECTABLE) == pytest.approx(200, rel=0.3)
-        assert outcome.count(N.RETRIES) == pytest.approx(2000, rel=0.1)
-
-    def test_absurd_sizes_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(InputError, match="more than 62 channels"):
-            simulate(small(channels=63), Load("randread", 4096, 1))
-        huge = small(blocks=2**40)
-        assert simulate(huge, Load("randwrite", 4096, 4, number_ios=100)).scale < 1e-3
-        monkeypatch.setattr("hwsim.devices.storage.build.MOST_WORDS", 10**5)
-        with pytest.raises(InputError, match="too large to simulate"):
-            simulate(huge, Load("randwrite", 4096, 4, number_ios=100))
-
-    @pytest.mark.parametrize(
-        ("field", "value"), [("bs", 1000), ("iodepth", 0), ("numjobs", 10**6), ("rwmixread", 101), ("size", 512)]
-    )
-    def test_loads_that_make_no_sense(self, field: str, value: int) -> None:
-        with pytest.raises(InputError, match=f"--{field}|--iodepth"):
-            simulate(small(), replace(Load("randread", 4096), **{field: value}))  # type: ignore[arg-type]
 
 
 def _check_programmed(outcome: Outcome) -> None:
