@@ -52,3 +52,37 @@ def test_graphs_know_no_device_and_devices_no_model():
         assert not {
             n for n in names if n.startswith(("hwsim.zoo", "hwsim.capture", "hwsim.frontends", "hwsim.simulation"))
         }
+
+
+MACHINE_CODE = {"compiled", "inlined", "entry"}
+
+
+def compiled_functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    """Those with a decorator of `MACHINE_CODE`, and those that it is called with."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    given = {a.id for call in calls if names_of(call.func) & MACHINE_CODE for a in call.args if isinstance(a, ast.Name)}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [f for f in functions if f.name in given or any(names_of(d) & MACHINE_CODE for d in f.decorator_list)]
+
+
+def names_of(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def test_compiled_functions_name_nothing_of_other_folders():
+    """Else what is kept of them would outlive what they are made of (see hwsim.compiled)."""
+    found = 0
+    for path in (path for room in ("hwsim", *ROOMS) for path in (ROOT / room).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        package = ".".join(["hwsim", *path.relative_to(ROOT).parent.parts]).replace("hwsim.hwsim", "hwsim")
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+        foreign = {
+            alias.asname or alias.name
+            for node in imports
+            for alias in node.names
+            if node.module.startswith("hwsim.") and package not in (node.module, node.module.rpartition(".")[0])
+        }
+        for function in compiled_functions(tree):
+            found += 1
+            assert not foreign & set().union(*map(names_of, function.body)), (path, function.name)
+    assert found > 200
