@@ -74,6 +74,7 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
     slots = groups * blocks * block_slots if span.mapped else 0
     luns, planes = int(k[K.CHANNELS] * k[K.LUNS]), groups * drive.width
     servers = Server.CORE + max(1, drive.nvme.cores)
+    map_pages = int(k[K.LPNS] // k[K.MAP_COVER]) + 1 if k[K.MAP_ENTRIES] else 0
     kept = bool(k[K.KEEP] and k[K.BUFFERED] and span.mapped)
     return {
         K.CHANNELS_AT: drive.nand.channels * Ch.SIZE,
@@ -98,7 +99,8 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
         K.P2L_AT: slots,
         K.ENTRIES_AT: int(k[K.MAP_ENTRIES]) * Entry.SIZE,
         K.MAP_INDEX_AT: int(k[K.LPNS] // k[K.MAP_LINE]) + 1 if k[K.MAP_ENTRIES] else 0,
-        K.MAP_WAIT_AT: int(k[K.LPNS] // k[K.MAP_COVER]) + 1 if k[K.MAP_ENTRIES] else 0,
+        K.MAP_WAIT_AT: map_pages,
+        K.MAP_WRITE_AT: map_pages,
         K.KEPT_AT: int(k[K.BUFFER]) * Entry.SIZE if kept else 0,
         K.KEPT_INDEX_AT: int(k[K.LPNS]) if kept else 0,
         K.SEEN_AT: int(k[K.LPNS]) if kept else 0,
@@ -324,9 +326,12 @@ def _chain(state: Ints, first: int, count: int, size: int) -> int:
 
 
 def _transactions(k: dict[K, float], stream: Ints) -> int:
-    """Transactions that may exist at a time: parts of requests in flight, and pages of victims."""
+    """Transactions that may exist at a time: parts of requests in flight, pages of victims, of the table both ways."""
     largest = int(stream[:, 2].max(initial=0)) // int(k[K.SLOT_BYTES]) + 2
     writes = bool((stream[:, 0] == Op.WRITE).any()) or bool(k[K.UNWRITTEN])
     victims = int(k[K.GROUPS] * k[K.GC_LIMIT]) * int(k[K.GC_WINDOW] + 2 * k[K.PAGE_SLOTS] + 4) if writes else 0
     rows = int(k[K.BUFFER] // k[K.ROW_SLOTS]) if k[K.BUFFERED] and writes else 0
-    return min(2 * largest * int(k[K.REQUESTS]) + min(victims, 2**20) + min(2 * rows, 2**20) + 64, 2**24)
+    table = 2 * int(k[K.LPNS] // k[K.MAP_COVER] + 1) if k[K.MAP_ENTRIES] else 0
+    return min(
+        min(table, 2**20) + 2 * largest * int(k[K.REQUESTS]) + min(victims, 2**20) + min(2 * rows, 2**20) + 64, 2**24
+    )

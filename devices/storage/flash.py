@@ -21,8 +21,9 @@ def new_tx(s: State, kind: int, source: int, plane: int) -> int:
     tx = s[M.FREE_TX]
     if tx == 0:
         s[M.FAULT] = Fault.POOL.value
-        return s[K.TX_AT]
-    s[M.FREE_TX] = s[tx + Tx.NEXT]
+        tx = s[K.TX_AT]  # one that is never queued
+    else:
+        s[M.FREE_TX] = s[tx + Tx.NEXT]
     for column in range(Tx.SIZE):
         s[tx + column] = 0
     s[tx + Tx.KIND] = kind
@@ -57,6 +58,8 @@ def queue_of(s: State, tx: int) -> int:
 @compiled
 def submit(s: State, tx: int) -> None:
     """Queue a transaction at its LUN; its channel turns to it when all that comes together is queued."""
+    if s[M.FAULT]:
+        return
     lun, queue = s[tx + Tx.LUN], queue_of(s, tx)
     if s[lun + Lun.HEADS + queue] == 0:
         s[lun + Lun.HEADS + queue] = tx
@@ -203,6 +206,7 @@ def begin(s: State, channel: int, what: int, tx: int, time: int, ticks: int) -> 
     s[channel + Ch.BUSY] = what
     s[channel + Ch.TX] = tx
     s[channel + Ch.TICKS] += ticks
+    s[channel + Ch.ENDS] = time + ticks
     schedule(s, time + ticks, s[channel + Ch.SOURCE])
 
 
@@ -305,8 +309,11 @@ def start_next(s: State, lun: int, time: int, short: bool, programs: bool) -> in
     writes = queue == Queue.GC_WRITE or queue == Queue.USER_WRITE
     if not (programs if writes else short):
         return OTHER
-    if s[lun + Lun.EXCLUSIVE] and (queue == Queue.USER_READ or queue == Queue.MAP_READ):
-        suspend(s, lun, time)
+    if queue == Queue.USER_READ or queue == Queue.MAP_READ:
+        if s[lun + Lun.EXCLUSIVE]:
+            suspend(s, lun, time)
+    elif s[lun + Lun.SUSPENDED]:
+        resume(s, lun, time)
     return BEGUN if start(s, lun, queue, time) else NOTHING
 
 
@@ -333,10 +340,11 @@ def suspend(s: State, lun: int, time: int) -> None:
 
 @compiled
 def resume(s: State, lun: int, time: int) -> None:
-    """Take up an interrupted command again once no read waits for the LUN."""
+    """Take up an interrupted command again once no read is next."""
     if s[lun + Lun.SUSPENDED] == 0 or not quiet(s, lun):
         return
-    if s[lun + Lun.HEADS + Queue.USER_READ] or s[lun + Lun.HEADS + Queue.MAP_READ]:
+    queue = chosen_queue(s, lun)
+    if queue == Queue.USER_READ or queue == Queue.MAP_READ:
         return
     s[lun + Lun.EXCLUSIVE] = s[lun + Lun.SUSPENDED]
     s[lun + Lun.SUSPENDED] = 0
@@ -364,6 +372,8 @@ def command_sent(s: State, tx: int, time: int) -> None:
         one = s[s[K.ARRAY_AT] + kind * TYPES + s[s[K.PAGE_TYPE_AT] + s[mate + Tx.PAGE]]]
         if kind == Kind.READ:
             one += retries(s, mate)
+        elif s[mate + Tx.SOURCE] == Source.MAP:
+            s[s[K.MAP_WRITE_AT] + s[mate + Tx.SLOT]] = 0
         ticks = max(ticks, one)
         mate = s[mate + Tx.MATE]
     if kind == Kind.READ:

@@ -96,14 +96,18 @@ def learn(s: State, request: int, page: int) -> None:
 
 @compiled
 def _evict(s: State) -> None:
-    """The least used entry leaves; if it was changed, its page of the table is written."""
+    """The least used entry leaves; if it was changed, its page of the table is written: once for all that leave before
+    that write begins."""
     entry = s[M.MAP_LIST + Lru.OLDEST]
     number = s[entry + Entry.KEY]
     s[s[K.MAP_INDEX_AT] + number] = 0
     if s[entry + Entry.DIRTY]:
         s[N.MAP_WRITES] += 1
-        if not s[K.MAP_IDLE]:
-            tx = new_tx(s, Kind.PROGRAM.value, Source.MAP.value, _plane_of(s, number * s[K.MAP_LINE] // s[K.MAP_COVER]))
+        page = number * s[K.MAP_LINE] // s[K.MAP_COVER]
+        if not s[K.MAP_IDLE] and s[s[K.MAP_WRITE_AT] + page] == 0:
+            s[s[K.MAP_WRITE_AT] + page] = 1
+            tx = new_tx(s, Kind.PROGRAM.value, Source.MAP.value, _plane_of(s, page))
+            s[tx + Tx.SLOT] = page
             s[tx + Tx.BYTES] = s[K.PAGE_BYTES]
             submit(s, tx)
     give_back(s, M.MAP_LIST.value, entry)

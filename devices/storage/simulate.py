@@ -58,15 +58,22 @@ class Outcome:
 
     def busy(self, server: int) -> float:
         """Share of the run that a server worked."""
-        return float(self.state[self.state[K.SERVERS_AT] + server * Sv.SIZE + Sv.TICKS]) / TICKS / self.seconds
+        this = self.state[K.SERVERS_AT] + server * Sv.SIZE
+        return float(self._worked(self.state[this + Sv.TICKS], self.state[this + Sv.FREE_AT])) / TICKS / self.seconds
+
+    def _worked(self, charged: Ints, ends: Ints) -> Ints:
+        """Ticks that were charged when work began, less those after the end of the run."""
+        worked: Ints = charged - np.maximum(0, ends - self.state[M.NOW])
+        return worked
 
     def utilisation(self) -> dict[str, float]:
         """Share of the run that each resource worked: channels and planes on average and at most."""
         state, ticks = self.state, self.seconds * TICKS
-        channels = state[state[K.CHANNELS_AT] :][: int(state[K.CHANNELS]) * Ch.SIZE].reshape(-1, Ch.SIZE)[:, Ch.TICKS]
+        ways = state[state[K.CHANNELS_AT] :][: int(state[K.CHANNELS]) * Ch.SIZE].reshape(-1, Ch.SIZE)
+        channels = self._worked(ways[:, Ch.TICKS], ways[:, Ch.ENDS])
         planes = self.drive.groups * self.drive.width
-        arrays = state[state[K.PLANES_AT] :][: planes * Pl.SIZE].reshape(-1, Pl.SIZE)[:, Pl.TICKS]
-        dies = arrays.reshape(-1, self.drive.nand.planes).max(axis=1)
+        arrays = state[state[K.PLANES_AT] :][: planes * Pl.SIZE].reshape(-1, Pl.SIZE)
+        dies = self._worked(arrays[:, Pl.TICKS], arrays[:, Pl.DUE]).reshape(-1, self.drive.nand.planes).max(axis=1)
         return {
             "channels": float(channels.mean() / ticks),
             "busiest_channel": float(channels.max() / ticks),

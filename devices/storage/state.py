@@ -154,6 +154,7 @@ class K(IntEnum):
     MAP_BYTES = 89  # read of a page of the table
     MAP_IDLE = 90  # writes of the table are never served
     KEEP = 91  # what is written again within so many ticks stays in the write cache, 0 for never
+    MAP_WRITE_AT = 92  # whether the write of a page of the table waits
 
 
 class M(IntEnum):

@@ -112,7 +112,8 @@ class Ch(IntEnum):
     LEAVING = 9  # first of each queue of pages to leave: hosts', collected, of the map
     LAST = 12
     BIT = 15
-    SIZE = 16
+    ENDS = 16  # when what it does ends
+    SIZE = 17
 
 
 class Pl(IntEnum):

@@ -47,9 +47,34 @@ class TestWhatEndsARun:
         mechanics = Mechanics(collection_first=first)
         drive = small(blocks=48, over_provisioning=0.4, cache=CACHED, mechanics=mechanics, **how)
         outcome = simulate(drive, Load("randwrite", 4096, depth, number_ios=6000, precondition="steady"))
-        groups = table(outcome.state, K.GROUPS_AT, Gr.SIZE, int(outcome.state[K.GROUPS]))
         assert len(outcome.log) == 6000
-        assert (groups[:, Gr.VICTIMS] <= np.maximum(groups[:, Gr.FREE], 1)).all()
+
+    @pytest.mark.parametrize("depth", [1, 2, 16])
+    @pytest.mark.parametrize("bs", [12288, 65536])
+    def test_writes_of_the_table_do_not_pile_up(self, depth: int, bs: int) -> None:
+        """A mapping cache of eight entries: nearly every write lets a changed one leave."""
+        drive = small(mapping_cache=72, chips=1, channels=1, planes=1, dies=2, blocks=64)
+        outcome = simulate(drive, Load("randwrite", bs, depth, number_ios=2000))
+        assert len(outcome.log) == 2000
+        pages = outcome.state[K.LPNS] // outcome.state[K.MAP_COVER] + 1
+        assert 0 < outcome.count(N.MAP_PROGRAMS) <= outcome.count(N.MAP_WRITES)
+        assert outcome.state[outcome.state[K.MAP_WRITE_AT] :][: int(pages)].max() <= 1
+
+    def test_what_gave_way_to_reads_goes_on_though_collection_comes_first(self) -> None:
+        """A read interrupts a program, then a victim keeps further reads waiting: neither waits for the other."""
+        drive = small(
+            suspend_programs=True, suspend=5e-6, blocks=48, cache=CACHED, mechanics=Mechanics(collection_first=True)
+        )
+        load = Load("randrw", 4096, 64, rwmixread=30, number_ios=20_000, precondition="steady")
+        outcome = simulate(drive, load)
+        assert len(outcome.log) == 20_000
+        assert outcome.count(N.SUSPENSIONS) > 100
+
+    @pytest.mark.parametrize("count", [1, 10, 200])
+    def test_nothing_works_longer_than_a_short_run(self, count: int) -> None:
+        """The write cache answers long before the flash has taken what it holds."""
+        outcome = simulate(small(cache=CACHED), Load("write", 4096, 32, number_ios=count))
+        assert max(outcome.utilisation().values()) <= 1 + 1e-9
 
     @pytest.mark.parametrize(("rw", "underway"), [("randwrite", 65536), ("randrw", 65536), ("rw", 0)])
     @pytest.mark.parametrize("static", [True, False])
