@@ -259,8 +259,9 @@ def _read(
     file = validate(CardFile, changed(data, changes), marks, where, CardError)
     parameters = _parameters(file, units_of, place)
     check_figures(file, file.sources, place)
+    _check_power(card := _card(file, parameters), place)
     beside = source.parent / file.drive if file.drive and isinstance(source, Path) else None
-    return replace(_card(file, parameters), drive=str(beside) if beside and beside.is_file() else file.drive)
+    return replace(card, drive=str(beside) if beside and beside.is_file() else file.drive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +327,14 @@ def check_figures(file: BaseModel, sources: Collection[str], places: Places) -> 
             problems.append(replace(spot, message="must be above zero"))
     if problems:
         raise CardError(*problems)
+
+
+def _check_power(card: Card, places: Places) -> None:
+    """A device may draw more than it does at rest: work would take for ever."""
+    if card.limit <= card.static_power:
+        spot = places.problem(("power", "limit"), "leaves nothing for work")
+        expected = f"more than the {card.static_power:g} W that are drawn whatever the device does"
+        raise CardError(replace(spot, got=f"{card.limit:g} W", expected=expected))
 
 
 def _card(file: CardFile, parameters: Mapping[str, Figure]) -> Card:

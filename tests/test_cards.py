@@ -253,6 +253,12 @@ def test_what_a_change_makes_wrong_has_no_line_in_the_card():
     assert str(caught.value) == "memories.gddr6.bandwidth: must be above zero"
 
 
+@pytest.mark.parametrize("limit", ["0 W", "1 W", "120 W"])
+def test_a_limit_that_leaves_nothing_for_work_is_refused(limit):
+    with pytest.raises(CardError, match=r"power\.limit: leaves nothing for work; got .*, expected more than the 122"):
+        load_device("nvidia-h200", {"power.limit": limit})
+
+
 def test_what_is_wrong_without_the_change_is_told_with_its_line(tmp_path):
     text = (CARDS / "nvidia-a6000.yaml").read_text("utf-8")
     path = tmp_path / "mine.yaml"
