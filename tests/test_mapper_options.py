@@ -153,8 +153,8 @@ def test_a_study_says_where_an_option_is_wrong(announced, write):
         read_study(write(text))
     assert [str(problem).partition("study.yaml:")[2] for problem in caught.value.problems] == [
         "4:30: mapper.residnt: mapper 'toy': no option 'residnt'; did you mean 'resident'?",
-        "6:13: matrix.mapper.0.resident: mapper 'toy'; got 2, expected a number of at least 0 and at most 1",
-        "6:34: matrix.mapper.1.x: mapper 'fused': no option 'x', nor any other",
+        "6:13: matrix.mapper[0].resident: mapper 'toy'; got 2, expected a number of at least 0 and at most 1",
+        "6:34: matrix.mapper[1].x: mapper 'fused': no option 'x', nor any other",
     ]
 
 
