@@ -198,7 +198,8 @@ def warnings(cases: pd.DataFrame, frame: pd.DataFrame, cards: Mapping[str, Card]
     spilled = cases[notes.str.contains("spilled to the host")]
     if len(spilled):
         first = spilled.iloc[0]
-        example = f"{first['model']} on {first['device']} ({first['notes']})"
+        spill = next(note for note in first["notes"].split("; ") if "spilled to the host" in note)
+        example = f"{first['model']} on {first['device']} ({spill})"
         yield "Spilled", f"{len(spilled)} of {len(cases)} cases overflow to the host's memory, such as {example}."
 
 
