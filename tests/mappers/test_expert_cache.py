@@ -94,10 +94,10 @@ def test_nothing_cached_misses_all_and_everything_cached_nothing():
     policy=st.sampled_from(["lru", "lfu"]),
 )
 def test_a_larger_cache_never_misses_more(capacities, skew, seed, policy):
-    """LRU holds all that a smaller LRU holds, and so does LFU that never forgets a count."""
+    """LRU holds all that a smaller LRU holds, token by token; what no cache misses is known, and not drawn."""
     layers = [Demand(16, 2, skew), Demand(24, 1, skew)]
     small, large = (sum(ExpertCache(one, policy).misses(layers, 200, seed)) for one in capacities)
-    if policy == "lru":
+    if policy == "lru" and capacities[0] > 0:
         assert large <= small + 1e-9
     expected = [sum(ExpertCache(one, policy).expected_misses(layers)) for one in capacities]
     assert expected[1] <= expected[0] + 1e-6
