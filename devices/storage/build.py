@@ -74,7 +74,7 @@ def sizes(drive: Drive, k: dict[K, float], stream: Ints, span: Span) -> dict[K, 
     slots = groups * blocks * block_slots if span.mapped else 0
     luns, planes = int(k[K.CHANNELS] * k[K.LUNS]), groups * drive.width
     servers = Server.CORE + max(1, drive.nvme.cores)
-    map_pages = int(k[K.LPNS] // k[K.MAP_COVER]) + 1 if k[K.MAP_ENTRIES] else 0
+    map_pages = _map_pages(k)
     kept = bool(k[K.KEEP] and k[K.BUFFERED] and span.mapped)
     return {
         K.CHANNELS_AT: drive.nand.channels * Ch.SIZE,
@@ -331,7 +331,10 @@ def _transactions(k: dict[K, float], stream: Ints) -> int:
     writes = bool((stream[:, 0] == Op.WRITE).any()) or bool(k[K.UNWRITTEN])
     victims = int(k[K.GROUPS] * k[K.GC_LIMIT]) * int(k[K.GC_WINDOW] + 2 * k[K.PAGE_SLOTS] + 4) if writes else 0
     rows = int(k[K.BUFFER] // k[K.ROW_SLOTS]) if k[K.BUFFERED] and writes else 0
-    table = 2 * int(k[K.LPNS] // k[K.MAP_COVER] + 1) if k[K.MAP_ENTRIES] else 0
-    return min(
-        min(table, 2**20) + 2 * largest * int(k[K.REQUESTS]) + min(victims, 2**20) + min(2 * rows, 2**20) + 64, 2**24
-    )
+    parts = (victims, 2 * rows, 2 * _map_pages(k))
+    return min(2 * largest * int(k[K.REQUESTS]) + sum(min(part, 2**20) for part in parts) + 64, 2**24)
+
+
+def _map_pages(k: dict[K, float]) -> int:
+    """Pages of the table, 0 where the whole table is in memory."""
+    return int(k[K.LPNS] // k[K.MAP_COVER]) + 1 if k[K.MAP_ENTRIES] else 0

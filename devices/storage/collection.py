@@ -1,10 +1,9 @@
-"""Rows as commands, and garbage collection: pages of a victim are read, moved, and the victim is erased."""
+"""Garbage collection and wear levelling as commands: pages of a victim are read, moved, and the victim is erased."""
 
 from __future__ import annotations
 
 from hwsim.devices.storage.flash import new_tx, submit
 from hwsim.devices.storage.ftl import (
-    advance,
     block_of,
     coldest,
     collectable,
@@ -15,8 +14,9 @@ from hwsim.devices.storage.ftl import (
     pick_victim,
     release,
 )
+from hwsim.devices.storage.rows import program_row
 from hwsim.devices.storage.state import K, N, State, compiled
-from hwsim.devices.storage.things import Bl, Block, Gr, Kind, Lun, Pl, Row, Rq, Source, Tx
+from hwsim.devices.storage.things import Bl, Block, Gr, Kind, Lun, Pl, Row, Source, Tx
 
 
 @compiled
@@ -120,37 +120,6 @@ def page_moved(s: State, tx: int) -> None:
             if new >= 0 and ends_block(s, new):
                 collect_if_short(s, group)
     go_on(s, victim)
-
-
-@compiled
-def program_row(s: State, slot: int, filled: int, request: int, source: int, victim: int) -> int:
-    """Queue the program of the row that holds ``slot``, of which ``filled`` slots have data."""
-    row = slot // s[K.ROW_SLOTS]
-    first = row * s[K.ROW_SLOTS]
-    plane, page = locate(s, first)
-    tx = new_tx(s, Kind.PROGRAM.value, source, plane)
-    s[tx + Tx.SPAN] = s[K.WIDTH]
-    s[tx + Tx.PAGE] = page
-    s[tx + Tx.SLOT] = first
-    s[tx + Tx.COUNT] = filled
-    s[tx + Tx.BYTES] = filled * s[K.SLOT_BYTES]
-    s[tx + Tx.REQUEST] = request
-    s[tx + Tx.BLOCK] = victim
-    s[tx + Tx.ROW] = row
-    submit(s, tx)
-    return tx
-
-
-@compiled
-def send_row(s: State, group: int, slot: int, filled: int, request: int) -> None:
-    """Queue the program of a row of the host's data."""
-    if not s[K.BUFFERED]:
-        s[request + Rq.LEFT] += 1
-    tx = program_row(s, slot, filled, 0 if s[K.BUFFERED] else request, Source.USER.value, 0)
-    s[tx + Tx.BYTES] = s[group + Gr.ROW_BYTES]
-    s[group + Gr.ROW_BYTES] = 0
-    if not s[K.STATIC]:
-        advance(s)
 
 
 @compiled

@@ -105,7 +105,7 @@ def open_block(s: State, group: int, stream: int) -> None:
     s[group + stream] = best
     s[group + stream + 1] = 0
     if best == 0:
-        s[M.FAULT] = Fault.WORN.value if s[N.RETIRED] else Fault.FULL.value
+        s[M.FAULT] = Fault.FULL.value
         return
     s[best + Bl.STATE] = Block.OPEN
     s[group + Gr.FREE] -= 1
@@ -326,7 +326,7 @@ def fill(s: State, first: int, count: int, random: bool) -> None:
         group = home(s, lpn)
         slot = take_slot(s, group, USER) if group else -1
         if slot < 0:
-            s[M.FAULT] = Fault.WORN.value if s[N.RETIRED] else Fault.FULL.value
+            s[M.FAULT] = Fault.FULL.value
             return
         bind(s, lpn, slot)
         s[N.HOST_SLOTS] += 1

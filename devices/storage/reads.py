@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.collection import collect_if_short, send_row
+from hwsim.devices.storage.collection import collect_if_short
 from hwsim.devices.storage.events import serve
 from hwsim.devices.storage.flash import new_tx, submit
 from hwsim.devices.storage.ftl import (
@@ -19,6 +19,7 @@ from hwsim.devices.storage.ftl import (
 )
 from hwsim.devices.storage.host import dram_ticks, part_done
 from hwsim.devices.storage.kept import kept
+from hwsim.devices.storage.rows import send_row
 from hwsim.devices.storage.state import SECTOR, K, M, N, State, compiled, inlined
 from hwsim.devices.storage.things import Bl, Gr, Kind, Row, Rq, Server, Source, Stage, Tx
 

@@ -218,7 +218,7 @@ def explain(drive: Drive, state: Ints) -> None:
     done, total = int(state[M.DONE]), int(state[M.STREAM])
     after = f"after {done} of {total} requests" if done else "before the first request is done"
     stuck = fault in (Fault.FULL, Fault.STALLED)
-    if fault == Fault.WORN or (stuck and state[N.RETIRED]):
+    if stuck and state[N.RETIRED]:
         raise CheckFailed(
             f"drive '{drive.name}' is worn out {after}: {state[N.RETIRED]} blocks are retired, none is free"
         )

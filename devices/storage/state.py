@@ -232,7 +232,6 @@ class Fault(IntEnum):
     """Why a run stopped before its end."""
 
     NONE = 0
-    FULL = 1
-    WORN = 2
-    STALLED = 3
-    POOL = 4
+    FULL = 1  # or worn, where blocks are retired
+    STALLED = 2
+    POOL = 3

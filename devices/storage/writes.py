@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from hwsim.devices.storage.collection import collect, collect_if_short, send_row
+from hwsim.devices.storage.collection import collect, collect_if_short
 from hwsim.devices.storage.events import serve
 from hwsim.devices.storage.ftl import USER, bind, ends_block, ends_row, forget, home, skip_row, take_slot
 from hwsim.devices.storage.host import complete, dram_ticks, part_done
 from hwsim.devices.storage.kept import drop, hot, keep, oldest
 from hwsim.devices.storage.reads import granules, read_page, sector_mask
+from hwsim.devices.storage.rows import send_row
 from hwsim.devices.storage.state import SECTOR, K, M, N, State, compiled
 from hwsim.devices.storage.things import Bl, Entry, Gr, Row, Rq, Server, Source, Stage, Tx
 

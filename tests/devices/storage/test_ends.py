@@ -16,7 +16,7 @@ from hwsim.devices.storage.load import Load
 from hwsim.devices.storage.report import report
 from hwsim.devices.storage.simulate import simulate
 from hwsim.devices.storage.state import K, M, N
-from hwsim.devices.storage.things import Gr, Log
+from hwsim.devices.storage.things import Bl, Block, Gr, Log
 from hwsim.errors import CheckFailed, InputError
 
 
@@ -48,6 +48,11 @@ class TestWhatEndsARun:
         drive = small(blocks=48, over_provisioning=0.4, cache=CACHED, mechanics=mechanics, **how)
         outcome = simulate(drive, Load("randwrite", 4096, depth, number_ios=6000, precondition="steady"))
         assert len(outcome.log) == 6000
+        s, whole = outcome.state, int(outcome.state[K.BLOCK_SLOTS])
+        groups = table(s, K.GROUPS_AT, Gr.SIZE, int(s[K.GROUPS]))
+        blocks = table(s, K.BLOCKS_AT, Bl.SIZE, len(groups) * int(s[K.BLOCKS])).reshape(len(groups), -1, Bl.SIZE)
+        to_move = np.where(blocks[:, :, Bl.STATE] == Block.VICTIM, blocks[:, :, Bl.VALID], 0).sum(axis=1)
+        assert (to_move < groups[:, Gr.FREE] * whole + whole - groups[:, Gr.GC_USED]).all()
 
     @pytest.mark.parametrize("depth", [1, 2, 16])
     @pytest.mark.parametrize("bs", [12288, 65536])
