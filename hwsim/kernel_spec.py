@@ -7,6 +7,7 @@ them. Objects keep whatever else they hold (a name, measured times).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import cast
@@ -33,12 +34,12 @@ class Cache(StrEnum):
     WARM = "warm"
 
 
-def spec_kernel(spec: Values, device: Device, launch: Launch = Launch.GRAPH, where: str = "") -> Kernel:
+def spec_kernel(spec: Values, device: Device, launch: Launch = Launch.GRAPH) -> Kernel:
     """The kernel of one interchange object, its operands in the device's main memory.
 
-    Raises `InputError` naming every wrong field below ``where``.
+    Raises `InputError` naming every wrong field.
     """
-    values, problems = _checked(spec, where)
+    values, problems = _checked(spec)
     if problems:
         raise InputError(*problems)
     return _kernel(values, device.card.main.name, launch)
@@ -135,43 +136,43 @@ def _all_checked(specs: Sequence[object]) -> tuple[list[tuple[Values, Values]], 
     problems: list[Problem] = []
     for index, spec in enumerate(specs):
         if isinstance(spec, Mapping):
-            values, wrong = _checked(spec, f"{dotted([index])}.")
+            values, wrong = _checked(spec)
             objects.append((spec, values))
-            problems += wrong
+            problems += [replace(one, path=f"{dotted([index])}.{one.path}") for one in wrong]
         else:
             expected = 'an object such as {"op": "matmul", ...}'
             problems.append(Problem(path=dotted([index]), got=shown(spec), expected=expected))
     return objects, problems
 
 
-def _checked(spec: Values, where: str) -> tuple[dict[str, object], list[Problem]]:
+def _checked(spec: Values) -> tuple[dict[str, object], list[Problem]]:
     """The fields of a spec with defaults filled in, and what is wrong with them."""
     name = spec.get("op")
     if not isinstance(name, str) or name not in SPEC_OPS:
         nearest = nearest_name(name, SPEC_OPS) if isinstance(name, str) else None
         known = "" if nearest else ", ".join(sorted(SPEC_OPS))
         message = f"unknown op {shown(name)}" if "op" in spec else "missing"
-        return {}, [Problem(message, path=f"{where}op", expected=known, nearest=nearest)]
+        return {}, [Problem(message, path="op", expected=known, nearest=nearest)]
     values: dict[str, object] = {"op": name}
     problems = []
     for key, kind in SPEC_OPS[name].fields.items():
         values[key] = value = kind.read(spec.get(key, kind.default))
         if key not in spec or not kind.allows(value):
-            problems += _wrong(spec, name, key, kind, where)
-    return values, problems or _inconsistent(values, where)
+            problems += _wrong(spec, name, key, kind)
+    return values, problems or _inconsistent(values)
 
 
-def _wrong(spec: Values, name: str, key: str, kind: Field, where: str) -> list[Problem]:
+def _wrong(spec: Values, name: str, key: str, kind: Field) -> list[Problem]:
     """What is wrong with a field that is missing or not allowed."""
     if key in spec:
         given, words = spec[key], tuple(choice for choice in kind.choices if isinstance(choice, str))
         nearest = _nearest(given, words) if isinstance(given, str) else None
-        return [Problem(path=f"{where}{key}", got=shown(given), expected=kind.expected, nearest=nearest)]
+        return [Problem(path=key, got=shown(given), expected=kind.expected, nearest=nearest)]
     fields = SPEC_OPS[name].fields
     misspelt = _nearest(key, tuple(other for other in spec if other not in fields and other != "op"))
     if kind.default is not None:
-        return [Problem(f"unknown; is '{key}' meant?", path=f"{where}{misspelt}")] if misspelt else []
-    return [Problem(f"missing; is '{misspelt}' meant?" if misspelt else "missing", path=f"{where}{key}")]
+        return [Problem(f"unknown; is '{key}' meant?", path=misspelt)] if misspelt else []
+    return [Problem(f"missing; is '{misspelt}' meant?" if misspelt else "missing", path=key)]
 
 
 @lru_cache(maxsize=1024)
@@ -180,18 +181,18 @@ def _nearest(name: str, known: tuple[str, ...]) -> str | None:
     return nearest_name(name, known)
 
 
-def _inconsistent(values: Values, where: str) -> list[Problem]:
+def _inconsistent(values: Values) -> list[Problem]:
     """Problems between fields that are right by themselves."""
     for part, whole in (("kv_heads", "heads"), ("groups", "c"), ("groups", "o")):
         size, total = values.get(part), values.get(whole)
         if isinstance(size, int) and isinstance(total, int) and total % size:
-            return [Problem(path=f"{where}{part}", got=shown(size), expected=f"a divisor of {whole} = {total}")]
+            return [Problem(path=part, got=shown(size), expected=f"a divisor of {whole} = {total}")]
     if values["op"] == "conv2d":
         padding, k = values["padding"], values["k"]
         for side in ("h", "w"):
             length = values[side]
             if isinstance(length, int) and isinstance(padding, int) and isinstance(k, int) and length + 2 * padding < k:
-                return [Problem(path=f"{where}k", got=shown(k), expected=f"at most {side} + 2 x padding")]
+                return [Problem(path="k", got=shown(k), expected=f"at most {side} + 2 x padding")]
     return []
 
 

@@ -24,7 +24,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._next = monotonic() + PATIENCE_S
         self._bar: Any = None
         self._lock = RLock()
-        self._timer = Timer(PATIENCE_S, self.done, (0.0, ""))
+        self._timer = Timer(PATIENCE_S, self._begin)
         self._timer.daemon = True
         self._timer.start()
 
@@ -33,6 +33,11 @@ class Progress(AbstractContextManager["Progress"]):
         text = f"{self._what} {doing}".strip()
         with self._lock:
             self._show(text, part)
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._bar is None:
+                self._show(self._what, 0.0)
 
     def _show(self, text: str, part: float) -> None:
         if self._bar is not None:

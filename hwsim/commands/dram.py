@@ -129,11 +129,6 @@ class Controller:
         return {name: value for name, value in chosen.items() if value is not None}
 
 
-@app.callback()
-def _group() -> None:
-    """DRAM: bandwidth, latency and energy by access pattern."""
-
-
 @app.command()
 @grouped
 def bench(

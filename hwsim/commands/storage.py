@@ -66,11 +66,6 @@ class Load:
     seed: Annotated[int, typer.Option(min=0, help="Of addresses and chances.")] = 1
 
 
-@app.callback()
-def _group() -> None:
-    """Drives: rates, latencies, wear and energy of flash under a load."""
-
-
 @app.command()
 @grouped
 def bench(
