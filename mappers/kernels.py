@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
 
 from hwsim.device import Device
 from hwsim.fold import fold
@@ -18,8 +17,6 @@ from hwsim.liveness import Usage, usage
 from hwsim.mapper import Flow, Kernel, Launch, Policy, Schedule
 from hwsim.placement import place
 from hwsim.work import Access, Work, work_of
-
-T = TypeVar("T")
 
 # Which op of a fused kernel gives it its kind: the first of these that it contains.
 MAIN_KINDS = (
@@ -88,12 +85,9 @@ def draft(graph: Graph, groups: Sequence[Group]) -> Draft:
             for group, works, main in zip(groups, parts, plan.mains, strict=True)
         ]
     )
-    for number, work in enumerate(works):
-        if _makes_nothing(work):
-            works, mains = (
-                _replaced(works, number, Work(dtype=work.dtype)),
-                _replaced(mains, number, _idle(mains[number])),
-            )
+    if any(map(_makes_nothing, works)):
+        mains = tuple([_idle(main) if _makes_nothing(work) else main for main, work in zip(mains, works, strict=True)])
+        works = tuple([Work(dtype=work.dtype) if _makes_nothing(work) else work for work in works])
     use = usage(graph, plan.absent)
     alive = tuple([max([use.alive[index] for index in group.ops]) for group in groups])
     attrs = tuple([_described(main, group) for main, group in zip(mains, groups, strict=True)])
@@ -209,10 +203,6 @@ def _makes_nothing(work: Work) -> bool:
 def _idle(op: Op) -> Op:
     """A launch in the place of ``op`` that copies no byte: formulas of kernels are for sizes above zero."""
     return replace(op, kind=Kind.COPY, attrs={"numel": 0, "strided": False})
-
-
-def _replaced(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
-    return (*items[:index], item, *items[index + 1 :])
 
 
 def _main(ops: Sequence[Op]) -> int | None:
